@@ -1,0 +1,3 @@
+"""What changes with each commit of the demo."""
+
+EDITION = "First edition"

@@ -1,0 +1,14 @@
+"""
+Deploy Django over SSH with Fabric.
+
+    from fabdjango import ns                                a fabfile with every task
+    Collection(mytask, fabdjango.git, fabdjango.django)     some of them beside one's own
+    fabdjango.site("blog", repository="…")                  one of several sites
+"""
+
+from __future__ import annotations
+
+from fabdjango.collection import django, git, gunicorn, ns, release, site, supervisor, venv
+from fabdjango.version import __version__
+
+__all__ = ["__version__", "django", "git", "gunicorn", "ns", "release", "site", "supervisor", "venv"]

@@ -1,0 +1,355 @@
+"""Releases: their names, what fabdjango keeps in them, and the switch from one to the next."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from fabdjango import onhost
+from fabdjango.commands import django, gunicorn, venv
+from fabdjango.escape import Secret, Shell, block, env_assignments, quote, quote_path, raw, sh, when
+from fabdjango.exceptions import ConfigError
+from fabdjango.facts import Facts
+from fabdjango.layout import Layout
+from fabdjango.plan import Put, Step
+from fabdjango.render import Templates
+from fabdjango.settings import Settings
+
+__all__ = [
+    "PLACEHOLDER",
+    "ask_health",
+    "clear_leftovers",
+    "complete",
+    "fingerprint_of",
+    "hook",
+    "journal",
+    "link_settings",
+    "link_shared",
+    "new_id",
+    "private_files",
+    "prune",
+    "publish_settings",
+    "run_first",
+    "shared_path",
+    "switch_current",
+    "switch_to_nothing",
+    "write_private",
+]
+
+PLACEHOLDER = "0-000000000000"
+"""Stands for the release's id where two releases are compared."""
+_ID = re.compile(r"\d+-[0-9a-f]{12}")
+
+
+def new_id(facts: Facts, sha: str) -> str:
+    """``<counter>-<sha12>``: the order of releases is the counter's, never a clock's."""
+    return f"{facts.highest + 1}-{sha[:12]}"
+
+
+def read_id(text: str) -> str:
+    """``text``, if it has the form of a release's id."""
+    if not _ID.fullmatch(text):
+        msg = f"{text!r} is not the id of a release"
+        raise ConfigError(msg, cure="see the releases with: fab … status")
+    return text
+
+
+def shared_path(text: str) -> PurePosixPath:
+    """A path of the commit that lives in shared; absolute paths and ``..`` are refused."""
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts or not path.parts or path.parts[0] == ".fabdjango":
+        msg = f"fabdjango.shared: {text!r} is not a path inside the commit"
+        raise ConfigError(msg, cure="for instance shared: [media/, db.sqlite3]")
+    return path
+
+
+# --- what is kept in a release -----------------------------------------------
+
+
+def private_files(
+    settings: Settings,
+    facts: Facts,
+    layout: Layout,
+    templates: Templates,
+    *,
+    release: str,
+    key: str,
+    env: Mapping[str, Secret],
+    local_settings: str | None,
+) -> tuple[Put, ...]:
+    """
+    Everything that makes the release a thing of its own: environment, settings, start scripts.
+
+    They are copies: what is uploaded later changes nothing that serves.
+    """
+    private = layout.private(release)
+    directory = django.directory_of(settings, layout.release(release))
+    settings_module = settings.django.settings or facts.settings_module
+    values = {**settings.environment, **{name: secret.reveal() for name, secret in env.items()}}
+    run = templates.render(
+        "release/run.j2",
+        home=facts.home,
+        user=facts.user,
+        venv=layout.venv(key),
+        venv_bin=layout.venv(key) / "bin",
+        python_path=directory,
+        release=release,
+        settings_module=settings_module,
+        env_files=[private / "shared.env", private / "env"],
+        directory=directory,
+    )
+    puts = [
+        Put(private / "run", run, 0o755),
+        Put(private / "venv", f"{layout.venv(key)}\n"),
+        Put(private / "env", env_assignments(values), 0o640, secret=True),
+        gunicorn.configure(settings, facts, layout, templates, release, directory),
+        Put(private / "web", _start(templates, private, gunicorn.start_words(layout, release)), 0o755),
+    ]
+    puts += [
+        Put(private / f"process-{name}", _start(templates, private, sh("sh", "-c", process.command)), 0o755)
+        for name, process in settings.processes.items()
+    ]
+    if local_settings is not None:
+        puts.append(Put(private / "local_settings.py", local_settings, 0o640, secret=True))
+    return tuple(puts)
+
+
+def _start(templates: Templates, private: PurePosixPath, words: Shell) -> str:
+    return templates.render("release/start.j2", run=private / "run", words=words)
+
+
+def write_private(settings: Settings, layout: Layout, release: str, puts: tuple[Put, ...]) -> Step:
+    """Write them, and copy the environment and settings files that somebody keeps in shared by hand."""
+    private = layout.private(release)
+    body = [sh("chmod", "750", private)]
+    if not settings.env_file:
+        body.append(_copy_if_there(layout.env_file, private / "shared.env"))
+    if not settings.local_settings:
+        body.append(_copy_if_there(layout.local_settings, private / "local_settings.py"))
+    return Step("settings", "environment, settings and start scripts of the release", block(*body), puts=puts)
+
+
+def _copy_if_there(source: PurePosixPath, target: PurePosixPath) -> Shell:
+    return when(raw(f"[ -f {quote_path(source)} ]"), sh("install", "-m", "640", "--", source, target))
+
+
+def link_settings(settings: Settings, facts: Facts, layout: Layout, release: str) -> Step:
+    """Put local_settings.py where Django finds it; a release without one stays as its commit is."""
+    private = layout.private(release)
+    settings_module = settings.django.settings or facts.settings_module
+    target = layout.release(release) / django.local_settings_target(settings, settings_module)
+    return Step(
+        "link-settings",
+        f"link {target.name} beside the settings",
+        block(
+            when(raw(f"! [ -f {quote_path(private / 'local_settings.py')} ]"), raw("unchanged 'there is none'")),
+            sh("mkdir", "-p", "--", target.parent),
+            sh("rm", "-f", "--", target),
+            sh("ln", "-s", "--", private / "local_settings.py", target),
+        ),
+    )
+
+
+def publish_settings(layout: Layout, env: Mapping[str, Secret], local_settings: str | None) -> Step | None:
+    """Keep what now serves as the site's settings files, so that whoever looks into shared sees the truth."""
+    text = env_assignments({name: secret.reveal() for name, secret in env.items()}) if env else None
+    if text is None and local_settings is None:
+        return None
+    return replace(
+        django.put_settings(layout, text, local_settings), name="publish", title="keep the settings in shared"
+    )
+
+
+def fingerprint_of(sha: str, key: str, puts: Iterable[Put], more: object) -> str:
+    """
+    What makes two releases the same: commit, virtualenv, rendered files, and ``more`` (anything JSON can say).
+
+    ``puts`` must have been rendered for PLACEHOLDER.
+    """
+    parts = [sha, key, [[str(put.path), put.content, put.mode] for put in puts], more]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def link_shared(settings: Settings, layout: Layout, release: str) -> Step | None:
+    """Paths that outlive releases, as links; what the commit has there is taken along once, then replaced."""
+    if not settings.shared:
+        return None
+    commands = []
+    for text in settings.shared:
+        path = shared_path(text)
+        place, target = layout.shared / path, layout.release(release) / path
+        make = sh("mkdir", "-p", "--", place) if text.endswith("/") else sh("mkdir", "-p", "--", place.parent)
+        first = f"! [ -e {quote_path(place)} ] && [ -e {quote_path(target)} ] && ! [ -L {quote_path(target)} ]"
+        commands += [
+            sh("mkdir", "-p", "--", place.parent, target.parent),
+            when(raw(first), sh("cp", "-a", "--", target, place)),
+            make,
+            sh("rm", "-rf", "--", target),
+            sh("ln", "-s", "--", place, target),
+        ]
+    return Step("links", f"link {', '.join(settings.shared)}", block(*commands))
+
+
+def complete(layout: Layout, release: str, key: str, marker: Mapping[str, object]) -> Step:
+    """Mark virtualenv and release as whole; from now on nothing writes into them."""
+    private = layout.private(release)
+    return Step(
+        "complete",
+        f"release {release} is complete",
+        block(
+            venv.mark_complete(layout, key),
+            sh("sync", "-f", "--", layout.release(release)),
+            raw(
+                f"printf '%s\\n' {quote(json.dumps(dict(marker), sort_keys=True))} > {quote_path(private / 'release.json.new')}"
+            ),
+            sh("mv", "-fT", "--", private / "release.json.new", private / "release.json"),
+        ),
+    )
+
+
+def clear_leftovers(facts: Facts, layout: Layout) -> Step | None:
+    """Remove what a dead deployment left: releases and virtualenvs that were never completed."""
+    half = [
+        layout.release(name) for name, marker in sorted(facts.releases.items()) if not marker and name != facts.current
+    ]
+    stale = raw(
+        f"find {quote_path(layout.venvs)} -mindepth 1 -maxdepth 1 -type d ! -exec test -e '{{}}/.complete' ';' -exec rm -rf -- '{{}}' '+' 2>/dev/null || :"
+    )
+    temporary = raw(f"rm -f -- {quote_path(layout.root)}/.current.* {quote_path(layout.shared)}/.fabdjango.*")
+    if not facts.root_exists:
+        return None
+    removed = (
+        raw("note " + quote(f"removed {', '.join(path.name for path in half)}, which were never completed"))
+        if half
+        else Shell("")
+    )
+    nothing = Shell("") if half else raw("unchanged 'nothing was left'")
+    return Step(
+        "recover",
+        "clear what a dead deployment left",
+        block(*(sh("rm", "-rf", "--", path) for path in half), stale, temporary, removed, nothing),
+    )
+
+
+# --- the switch --------------------------------------------------------------
+
+
+def switch_current(layout: Layout, release: str, *, name: str = "switch") -> Step:
+    """Point current at a release by one rename; there is no moment without it."""
+    staged = layout.root / f".current.{release}"
+    return Step(
+        name,
+        f"current is releases/{release}",
+        block(
+            raw(
+                f"[ -e {quote_path(layout.private(release) / 'release.json')} ] || refuse {quote(f'releases/{release} is not complete')}"
+            ),
+            raw(
+                f"[ \"$(readlink {quote_path(layout.current)})\" != {quote(f'releases/{release}')} ] || unchanged 'it was'"
+            ),
+            sh("rm", "-f", "--", staged),
+            sh("ln", "-s", "--", f"releases/{release}", staged),
+            # Without -T the link would be moved into the directory that current points to.
+            sh("mv", "-fT", "--", staged, layout.current),
+        ),
+    )
+
+
+def switch_to_nothing(layout: Layout) -> Step:
+    """Undo the first switch of all."""
+    return Step("switch-back", "no release is current, as before", sh("rm", "-f", "--", layout.current))
+
+
+def ask_health(
+    settings: Settings, layout: Layout, release: str, *, name: str = "health", timeout: int | None = None
+) -> Step:
+    """Ask the site until the answer comes from ``release``; ``timeout`` is seconds."""
+    health = settings.health
+    return Step(
+        name,
+        f"{release} answers {health.path}",
+        raw(f"cd -- {quote_path(layout.root)}"),
+        program=onhost.source("health"),
+        interpreter=raw(f'"$(cat -- {quote_path(layout.private(release) / "venv")})"/bin/python'),
+        parameters={
+            "bind": gunicorn.bind_of(settings, layout),
+            "path": health.path,
+            "expect": health.expect,
+            "text": health.text,
+            "host": health.host,
+            "https": health.https,
+            "static": health.static,
+            "timeout": health.timeout if timeout is None else timeout,
+            "release": release,
+            "releases": str(layout.releases),
+            "answer": str(layout.private(release) / "django.json"),
+        },
+        capture=True,
+    )
+
+
+# --- hooks, records, pruning -------------------------------------------------
+
+
+def hook(settings: Settings, moment: str, release_path: PurePosixPath) -> tuple[Step, ...]:
+    """The project's own commands at a moment such as ``before_migrate``, in the release with its environment."""
+    return tuple(
+        Step(
+            f"{moment}",
+            f"{moment}: {command.splitlines()[0]}",
+            raw(
+                f"timeout -k 10 {settings.django.timeout} {django.in_release(release_path)} {sh('sh', '-ec', command)}"
+            ),
+            cure=f"it is the project's own command: fabdjango.hooks.{moment}",
+        )
+        for command in settings.hooks.get(moment, ())
+    )
+
+
+def run_first(settings: Settings, layout: Layout, release_path: PurePosixPath) -> tuple[Step, ...]:
+    """The commands of the first deploy, and the record that they have run."""
+    steps = [
+        Step(
+            "first-deploy",
+            f"first deploy: {command.splitlines()[0]}",
+            raw(
+                f"timeout -k 10 {settings.django.timeout} {django.in_release(release_path)} {sh('sh', '-ec', command)}"
+            ),
+            cure="it is the project's own command: fabdjango.first_deploy",
+        )
+        for command in settings.first_deploy
+    ]
+    return (
+        (
+            *steps,
+            Step("first-deploy", "record that this was the first deploy", sh("touch", "--", layout.first_deploy_done)),
+        )
+        if steps
+        else ()
+    )
+
+
+def journal(layout: Layout, entry: Mapping[str, object]) -> Step:
+    """Append what happened, with the host's own time."""
+    line = json.dumps(dict(entry), sort_keys=True)
+    return Step(
+        "journal",
+        "write the journal",
+        raw(
+            f'printf \'{{"time": "%s", %s\\n\' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" {quote(line[1:])} >> {quote_path(layout.journal)}'
+        ),
+    )
+
+
+def prune(settings: Settings, layout: Layout, current: str) -> Step:
+    """Remove old releases and the virtualenvs that none of the kept ones uses; what a process still uses stays."""
+    return Step(
+        "prune",
+        f"keep {settings.keep_releases} releases",
+        program=onhost.source("prune"),
+        parameters={"root": str(layout.root), "keep": settings.keep_releases, "current": current},
+    )

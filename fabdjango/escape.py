@@ -1,0 +1,303 @@
+"""
+Values to text: shell words quoted by default, and one encoder for each grammar we write.
+
+Nothing here runs anything. A value that a grammar cannot carry is refused
+with :class:`~fabdjango.exceptions.RefusedValueError`, never mended.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+
+from fabdjango.exceptions import RefusedValueError
+
+__all__ = [
+    "Redactor",
+    "Secret",
+    "Shell",
+    "Word",
+    "all_of",
+    "any_of",
+    "block",
+    "env_assignments",
+    "env_name",
+    "esc1",
+    "esc2",
+    "indent",
+    "otherwise",
+    "printable",
+    "python_literal",
+    "quote",
+    "quote_path",
+    "raw",
+    "sh",
+    "supervisor_value",
+    "supervisor_words",
+    "to_file",
+    "when",
+    "with_env",
+]
+
+
+class Shell(str):
+    """Text that already is shell: the only kind of string that is not quoted again."""
+
+    __slots__ = ()
+
+
+class Secret:
+    """
+    A string that hides in every sink but the one that asks for it by name.
+
+    ``str``, ``repr`` and ``format`` give asterisks; only :meth:`reveal` gives the value.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself."""
+        return self._value
+
+    def __str__(self) -> str:
+        return "********"
+
+    def __repr__(self) -> str:
+        return "Secret('********')"
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> str:
+        msg = "a Secret is not pickled"
+        raise TypeError(msg)
+
+
+class Redactor:
+    """
+    Replaces known secret values in any text that leaves for a terminal, a log or an exception.
+
+    Values shorter than ``shortest`` characters are not masked: they would blot
+    out ordinary words.
+    """
+
+    shortest = 6
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._values: set[str] = set()
+        self.add(*secrets)
+
+    def add(self, *secrets: str) -> None:
+        """Mask these values from now on, also where they stand quoted or line by line."""
+        for secret in secrets:
+            forms = {secret, esc1(secret), esc2(secret), *secret.splitlines()}
+            self._values |= {form for form in forms if len(form) >= self.shortest}
+
+    def hide(self, text: str) -> str:
+        """``text`` with every known secret replaced by asterisks; longest first."""
+        for value in sorted(self._values, key=len, reverse=True):
+            if value in text:
+                text = text.replace(value, "********")
+        return text
+
+
+Word = str | int | PurePath | Shell
+"""What may stand as one shell word."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
+
+
+def printable(value: str, what: str) -> str:
+    """
+    ``value`` as it is, if it is one line without control characters.
+
+    ``what`` names it in the error, for instance ``gunicorn.bind``.
+    """
+    found = _CONTROL.search(value) or _SURROGATE.search(value)
+    if found:
+        msg = f"{what} holds the character {found.group()!r}, which cannot be carried there"
+        raise RefusedValueError(msg, cure=f"write {what} as one line of printable text")
+    return value
+
+
+# --- shell -------------------------------------------------------------------
+
+
+def quote(word: Word) -> str:
+    """One POSIX shell word that means exactly ``word``; :class:`Shell` text passes as it is."""
+    if isinstance(word, Shell):
+        return str(word)
+    text = str(word)
+    if "\0" in text or _SURROGATE.search(text):
+        msg = f"{text!r} cannot be a shell word: it holds a NUL or is not text"
+        raise RefusedValueError(msg)
+    return shlex.quote(text)
+
+
+def quote_path(path: PurePath | str) -> Shell:
+    """A path as one shell word; a leading ``~/`` becomes ``"$HOME"/`` of whoever runs it."""
+    text = str(path)
+    if text == "~":
+        return Shell('"$HOME"')
+    if text.startswith("~/"):
+        return Shell('"$HOME"/' + quote(text[2:]))
+    # A path is never an option, whatever it is called.
+    return Shell(quote(f"./{text}" if text.startswith("-") else text))
+
+
+def raw(text: str) -> Shell:
+    """Shell text of our own making. Never for a value from config or command line."""
+    return Shell(text)
+
+
+def sh(*words: Word) -> Shell:
+    """A simple command: every word quoted, paths with ``~`` expanded by the shell that runs it."""
+    return Shell(" ".join(quote_path(w) if isinstance(w, PurePath) else quote(w) for w in words))
+
+
+def all_of(*commands: Shell) -> Shell:
+    """One after the other while they succeed."""
+    return Shell(" && ".join(commands))
+
+
+def any_of(*commands: Shell) -> Shell:
+    """One after the other until one succeeds."""
+    return Shell(" || ".join(commands))
+
+
+def block(*commands: Shell) -> Shell:
+    """One command a line; under ``set -e`` the first failure ends the step."""
+    return Shell("\n".join(command for command in commands if command))
+
+
+def when(test: Shell, *commands: Shell) -> Shell:
+    """Run ``commands`` if ``test`` succeeds."""
+    return Shell(f"if {test}; then\n{_aligned(block(*commands))}\nfi")
+
+
+def otherwise(test: Shell, yes: Shell, no: Shell) -> Shell:
+    """Run ``yes`` if ``test`` succeeds, else ``no``."""
+    return Shell(f"if {test}; then\n{_aligned(yes)}\nelse\n{_aligned(no)}\nfi")
+
+
+def to_file(command: Shell, path: PurePath) -> Shell:
+    """Standard output of ``command`` into ``path``, which is emptied first."""
+    return Shell(f"{command} > {quote_path(path)}")
+
+
+def with_env(values: Mapping[str, Word], command: Shell) -> Shell:
+    """``command`` with these variables set for it alone."""
+    words = [f"{env_name(name)}={quote_path(v) if isinstance(v, PurePath) else quote(v)}" for name, v in values.items()]
+    return Shell(" ".join([*words, command]))
+
+
+def esc1(text: str) -> str:
+    """``text`` for use between single quotes in a shell script."""
+    return text.replace("'", "'\\''")
+
+
+def esc2(text: str) -> str:
+    """``text`` for use between double quotes in a shell script."""
+    return re.sub(r'(["\\$`])', r"\\\1", text)
+
+
+def indent(text: str, prefix: str = "  ") -> str:
+    """Every line of ``text`` that is not empty, after ``prefix``."""
+    return "\n".join(prefix + line if line else line for line in text.split("\n"))
+
+
+def _aligned(text: Shell) -> str:
+    # Moving the later lines of a quoted string or a here-document would change what it says.
+    spans_lines = "\n" in text and any(mark in text for mark in ("'", '"', "<<"))
+    return str(text) if spans_lines else indent(text)
+
+
+# --- environment -------------------------------------------------------------
+
+
+def env_name(name: str) -> str:
+    """``name``, if every shell takes it as the name of a variable."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        msg = f"{name!r} is not a name for an environment variable"
+        raise RefusedValueError(msg, cure="use letters, digits and _ only, and start with a letter")
+    return name
+
+
+def env_assignments(values: Mapping[str, str]) -> str:
+    """``export NAME='value'`` lines that ``sh`` reads back exactly, newlines included."""
+    return "".join(f"export {env_name(name)}='{esc1(_no_nul(value, name))}'\n" for name, value in values.items())
+
+
+def _no_nul(value: str, name: str) -> str:
+    if "\0" in value or _SURROGATE.search(value):
+        msg = f"the value of {name} holds a NUL or is not text"
+        raise RefusedValueError(msg)
+    return value
+
+
+# --- Python ------------------------------------------------------------------
+
+
+def python_literal(value: object) -> str:
+    """
+    Python source for ``value``: str, Secret, int, float, bool, None, and lists, tuples and dicts of them.
+
+    ASCII only, so that the encoding of the file it lands in does not matter.
+    """
+    if isinstance(value, Secret):
+        return ascii(value.reveal())
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)
+    if isinstance(value, str):
+        return ascii(str(value))
+    if isinstance(value, PurePath):
+        return ascii(str(value))
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(python_literal(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{python_literal(k)}: {python_literal(v)}" for k, v in value.items()) + "}"
+    msg = f"a {type(value).__name__} cannot be written as a Python literal"
+    raise RefusedValueError(msg)
+
+
+# --- supervisor --------------------------------------------------------------
+
+
+def supervisor_value(value: str | PurePath, what: str = "a value for supervisor") -> str:
+    """
+    A value of a supervisor file that is taken as it stands (a path, a user).
+
+    Supervisor cuts a value at white space followed by ``;`` or ``#`` and knows
+    no escape for it, strips both ends, and expands ``%``.
+    """
+    text = printable(str(value), what)
+    if text != text.strip() or re.search(r"(^|\s)[;#]", text):
+        msg = f"{what} {text!r} cannot stand in a supervisor file: it would be cut or stripped there"
+        raise RefusedValueError(msg, cure="use a value without spaces before ; or # and at the ends")
+    return text.replace("%", "%%")
+
+
+def supervisor_words(*words: str | PurePath) -> str:
+    """A ``command=`` of a supervisor file; each word arrives in the program's argv unchanged."""
+    encoded = []
+    for word in words:
+        quoted = "'" + printable(str(word), "a word of a supervisor command").replace("'", "'\"'\"'") + "'"
+        # shlex joins 'a ' and ';b' again; the parser of the file no longer sees a space before the ; of a comment.
+        encoded.append(
+            re.sub(r"([;#])", r"''\1", quoted)
+            if re.search(r"[^\w@%+=:,./-]", str(word)) or not str(word)
+            else str(word)
+        )
+    return " ".join(encoded).replace("%", "%%")

@@ -1,0 +1,106 @@
+"""
+The error tree. Every error is a few lines a person can act on.
+
+    FabdjangoError            exit 1: nothing was changed
+     ├ ConfigError            a value in a config file, the environment or a flag
+     ├ RefusedValueError      a value that a target's grammar cannot carry
+     ├ ConnectError           no session with the host
+     ├ StepFailedError        a step ended with an error; what was begun has been undone
+     │  └ RevertedError       exit 3: the switch was made and taken back
+     └ UnknownStateError      exit 2: nobody can say what the host serves now
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "ConnectError",
+    "FabdjangoError",
+    "RefusedValueError",
+    "RevertedError",
+    "StepFailedError",
+    "UnknownStateError",
+]
+
+
+class FabdjangoError(Exception):
+    """
+    What went wrong, where, and what to do about it.
+
+    ``message`` is one line. ``host`` is the host's name or empty, ``step`` the
+    title of the step or empty, ``output`` the lines of output that explain the
+    failure, ``state`` one sentence about what the host serves now, and
+    ``cure`` what to type or to change next (may have several lines).
+    """
+
+    exit_code = 1
+    state = "nothing was changed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        host: str = "",
+        step: str = "",
+        output: str = "",
+        state: str | None = None,
+        cure: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.host = host
+        self.step = step
+        self.output = output
+        self.cure = cure
+        if state is not None:
+            self.state = state
+
+    def render(self) -> str:
+        """The error as the operator reads it: labelled lines, no traceback."""
+        lines = [f"Error: {self.message}"]
+        if self.host:
+            lines.append(f" host: {self.host}")
+        if self.step:
+            lines.append(f" step: {self.step}")
+        if self.output.strip():
+            lines.append(" output:")
+            lines += [f"   | {line}" for line in self.output.rstrip().splitlines()]
+        if self.state:
+            lines.append(f" state: {self.state} (exit {self.exit_code})")
+        first = True
+        for line in self.cure.splitlines():
+            lines.append(f" {'do this:' if first else '        '} {line}")
+            first = False
+        return "\n".join(lines)
+
+
+class ConfigError(FabdjangoError):
+    """A setting is missing, misspelt or of the wrong form; no host was asked."""
+
+    state = "no host was contacted"
+
+
+class RefusedValueError(ConfigError):
+    """A value holds a character that the file or command it is meant for cannot carry."""
+
+
+class ConnectError(FabdjangoError):
+    """The host cannot be reached, or one side does not accept the other's key."""
+
+
+class StepFailedError(FabdjangoError):
+    """A step on the host ended with an error before anything that serves was touched."""
+
+
+class RevertedError(StepFailedError):
+    """The new release did not serve; the old state has been put back."""
+
+    exit_code = 3
+    state = "the previous release serves again"
+
+
+class UnknownStateError(FabdjangoError):
+    """The link broke, or the way back failed: the host may serve either release, or none."""
+
+    exit_code = 2
+    state = "unknown: the host may serve the old or the new release"

@@ -1,0 +1,1 @@
+"""Thin tasks: from arguments to steps to a run. Every module is a namespace."""

@@ -1,0 +1,68 @@
+"""The tasks at the top: a deployment, and what is asked before and after it."""
+
+from __future__ import annotations
+
+import sys
+
+from invoke.context import Context
+
+from fabdjango import fleet, operations
+from fabdjango.fleet import Runner
+from fabdjango.session import configuration, host_task, plain_task
+from fabdjango.settings import setting_rows
+
+__all__ = ["check", "config", "deploy", "status"]
+
+
+@host_task(help={"commit": "Branch, tag, or short or full commit; the branch of the settings if empty."})
+def deploy(runner: Runner, commit: str = "") -> None:
+    """
+    Bring a commit onto the host and let it serve.
+
+    A release is made ready beside the one that serves; then migrations are
+    applied, current is switched and the programs are restarted. It counts only
+    when the site answers from the new release; if it does not, the old one is
+    put back. A second deploy of the same commit changes nothing and says so.
+
+    Exit code: 0 the new release serves, 1 nothing was changed, 2 unknown, look
+    with status, 3 the old release was put back. With fab --dry nothing is
+    written, and everything that would run is printed.
+    """
+    ref = commit or runner.site.settings.branch
+    if runner.dry:
+        fleet.show_deploy(runner, ref)
+    else:
+        fleet.deploy(runner, ref)
+
+
+@host_task()
+def status(runner: Runner) -> None:
+    """
+    Show which release serves, its programs, and the other releases.
+
+    Only reads. The exit code is 1 if the site does not answer.
+    """
+    operations.status(runner)
+
+
+@host_task(help={"commit": "What would be deployed; the branch of the settings if empty."})
+def check(runner: Runner, commit: str = "") -> None:
+    """
+    Look for what would stop a deploy; changes nothing.
+
+    Asks the host for tools, disk, Python, supervisor, the repository and the
+    commit. The exit code is 1 if a deploy would fail.
+    """
+    operations.preflight(runner, commit or runner.site.settings.branch)
+
+
+@plain_task(help={"key": "Show this key and those below it only.", "host": "Resolve for this host of the inventory."})
+def config(c: Context, key: str = "", host: str = "") -> None:
+    """
+    Show every setting, its value, and the file it came from.
+
+    Secrets are hidden. No host is asked.
+    """
+    resolved = configuration(c, host or str(getattr(c, "original_host", "")))
+    for line in operations.config_lines(resolved, setting_rows(), key):
+        sys.stdout.write(line + "\n")

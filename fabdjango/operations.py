@@ -1,0 +1,365 @@
+"""What single tasks do on one host, between their arguments and the steps."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import get_origin
+
+from fabdjango import recipes
+from fabdjango.commands import django, git, gunicorn, supervisor, venv
+from fabdjango.commands import release as releases
+from fabdjango.escape import env_assignments, raw, sh
+from fabdjango.exceptions import ConfigError, FabdjangoError, StepFailedError
+from fabdjango.facts import Facts
+from fabdjango.fleet import Runner, found_by, look, prepared, tidy_up
+from fabdjango.layout import Layout
+from fabdjango.plan import Phase, Step
+from fabdjango.recipes import Deployment
+from fabdjango.report import difference
+from fabdjango.settings import Resolved, Row
+
+__all__ = [
+    "activate_release",
+    "build_venv",
+    "checkout",
+    "config_lines",
+    "configure_supervisor",
+    "diff_packages",
+    "install_supervisor",
+    "interact",
+    "preflight",
+    "release_name",
+    "release_path",
+    "restart_programs",
+    "run_in_foreground",
+    "show_gunicorn",
+    "status",
+    "supervise",
+    "supervisord",
+    "upload_settings",
+]
+
+
+# --- which release -----------------------------------------------------------
+
+
+def release_name(text: str) -> str:
+    """``current`` or the id of a release; anything else is a ConfigError."""
+    return text if text == "current" else releases.read_id(text)
+
+
+def release_path(runner: Runner, text: str) -> PurePosixPath:
+    """The directory of ``current``, ``newest`` or an id."""
+    layout = runner.site.layout
+    if text == "current":
+        return layout.current
+    return layout.release(_newest(look(runner, "", fetch=False)) if text == "newest" else releases.read_id(text))
+
+
+def _newest(facts: Facts) -> str:
+    names = sorted(facts.releases, key=lambda name: int(name.partition("-")[0]) if name[0].isdigit() else 0)
+    if not names:
+        msg = "the host has no release yet"
+        raise FabdjangoError(msg, cure="run deploy, or git.checkout")
+    return names[-1]
+
+
+def _planned(runner: Runner, text: str) -> Deployment:
+    """The plan of a release that is on the host already, complete or not."""
+    release = _newest(look(runner, "", fetch=False)) if text == "newest" else releases.read_id(text)
+    sha = release.partition("-")[2]
+    return recipes.deployment(runner.site, look(runner, sha, fetch=False), sha, release=release)
+
+
+# --- git, venv ---------------------------------------------------------------
+
+
+def checkout(runner: Runner, ref: str) -> None:
+    """A release directory for ``ref``, with settings and links, but not complete."""
+    git.read_ref(ref)
+    facts = look(runner, ref)
+    plan = recipes.deployment(runner.site, facts, ref, release=releases.new_id(facts, facts.sha))
+    phase = Phase(
+        "checkout",
+        tuple(recipes.export(plan)),
+        undo=(recipes.discard(plan),),
+        lock=plan.layout.lock,
+        holder=runner.site.holder,
+    )
+    runner.perform(phase)
+    runner.report.say(f"checked out: releases/{plan.release} holds {facts.subject}; nothing was switched")
+
+
+def build_venv(runner: Runner, release: str, *, install: bool) -> None:
+    """The virtualenv of a release, empty or filled."""
+    plan = _planned(runner, release)
+    settings, facts, layout = plan.site.settings, plan.facts, plan.layout
+    steps = [venv.get_uv(settings, facts, layout), venv.create_venv(settings, facts, layout, plan.key)]
+    if install:
+        steps.append(venv.install_requirements(settings, facts, layout, plan.key, plan.path))
+        steps.append(Step("complete", f"virtualenv {plan.key} is complete", venv.mark_complete(layout, plan.key)))
+    runner.perform(Phase("venv", tuple(step for step in steps if step), lock=layout.lock, holder=runner.site.holder))
+
+
+def diff_packages(runner: Runner, old: str, new: str) -> None:
+    """Print the packages that differ, a line each."""
+    if runner.dry:
+        runner.do(*venv.diff(runner.site.layout, old, new))
+        return
+    result = runner.run(Phase("diff", tuple(venv.diff(runner.site.layout, old, new))))
+    before, after = (
+        {name.lower(): version for name, _, version in (line.partition("==") for line in step.output.splitlines())}
+        for step in result.steps
+    )
+    changes = [
+        f"{name}: {before.get(name, '-')} -> {after.get(name, '-')}"
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]
+    runner.report.show("\n".join(changes) or "the same packages")
+
+
+# --- django ------------------------------------------------------------------
+
+
+def upload_settings(runner: Runner) -> None:
+    """local_settings.py and the environment file into shared."""
+    site = runner.site
+    if not site.settings.env_file and not site.settings.local_settings:
+        msg = "there is nothing to upload: neither fabdjango.local_settings nor fabdjango.env_file is set"
+        raise ConfigError(
+            msg, cure="set one of them in fabric.yaml, for instance local_settings: deploy/local_settings.py.j2"
+        )
+    env = (
+        env_assignments({name: secret.reveal() for name, secret in site.env.items()})
+        if site.settings.env_file
+        else None
+    )
+    runner.do(django.put_settings(site.layout, env, site.local_settings))
+    runner.report.say("they serve from the next release on")
+
+
+def interact(runner: Runner, release: str, words: list[str], *, unattended: str = "") -> None:
+    """A command in a release with the operator's terminal; ``unattended`` is added where there is none."""
+    path = release_path(runner, release)
+    if unattended and not sys.stdin.isatty():
+        words = [*words, unattended]
+    run_in_foreground(runner, raw(f"exec {django.in_release(path)} {sh(*words)}"))
+
+
+def run_in_foreground(runner: Runner, command: str) -> None:
+    """Shell text with the operator's terminal, as the account that owns the site; a failing one is an error."""
+    account = runner.account
+    words = raw(command)
+    if account.owner != account.login:
+        become = (
+            ["su", "-s", "/bin/sh", account.owner, "-c"]
+            if account.login == "root"
+            else ["sudo", "-n", "-H", "-u", account.owner, "--", "sh", "-c"]
+        )
+        words = raw("exec " + sh(*become, command))
+    if runner.dry:
+        runner.report.show(str(words))
+        return
+    status = runner.transport.interact(words)
+    if status != 0:
+        msg = f"the command ended with status {status}"
+        raise StepFailedError(msg, host=runner.site.host, state="")
+
+
+# --- gunicorn, supervisor ----------------------------------------------------
+
+
+def _at_home(runner: Runner) -> tuple[Facts, Layout]:
+    facts = look(runner, "", fetch=False)
+    return facts, Layout(PurePosixPath(facts.root), runner.site.settings.project)
+
+
+def show_gunicorn(runner: Runner) -> None:
+    """The next gunicorn.conf.py as a difference to the current one."""
+    facts, layout = _at_home(runner)
+    settings = runner.site.settings
+    module = settings.django.settings or str(facts.current_marker.get("settings") or f"{settings.project}.settings")
+    release = facts.current or releases.PLACEHOLDER
+    facts = replace(facts, settings_module=module)
+    put = gunicorn.configure(
+        settings, facts, layout, runner.site.templates, release, django.directory_of(settings, layout.release(release))
+    )
+    found = facts.managed.get(str(layout.current / ".fabdjango" / "gunicorn.conf.py"))
+    runner.report.show("\n".join(difference(put, found)))
+
+
+def supervisord(runner: Runner) -> supervisor.Supervisord:
+    """The supervisord that runs the site on this host."""
+    facts, layout = _at_home(runner)
+    return supervisor.find(runner.site.settings, facts, layout, runner.site.host)
+
+
+def install_supervisor(runner: Runner) -> None:
+    """Supervisor there and running, at the level of the settings."""
+    facts, layout = _at_home(runner)
+    site = runner.site
+    daemon = supervisor.find(site.settings, facts, layout, site.host)
+    steps: list[Step | None] = []
+    if daemon.level == "virtualenv":
+        steps.append(venv.get_uv(site.settings, facts, layout))
+    steps += supervisor.install(site.settings, facts, layout, site.templates, daemon)
+    runner.do(*(step for step in steps if step))
+
+
+def configure_supervisor(runner: Runner) -> None:
+    """The site's program file, checked and installed."""
+    facts, layout = _at_home(runner)
+    site = runner.site
+    daemon = supervisor.find(site.settings, facts, layout, site.host)
+    put = supervisor.configuration(site.settings, facts, layout, site.templates, daemon)
+    recipes.refuse_foreign(facts, put, site.host)
+    runner.do(supervisor.check(layout, daemon, put), supervisor.configure(daemon, put))
+
+
+def supervise(runner: Runner, verb: Callable[..., Step], only: str) -> None:
+    """Start or stop, for one program of the site or all."""
+    settings = runner.site.settings
+    _known_program(runner, only)
+    runner.do(verb(settings, supervisord(runner), only))
+
+
+def _known_program(runner: Runner, only: str) -> None:
+    known = ["web", *runner.site.settings.processes]
+    if only and only not in known:
+        msg = f"the site has no program {only!r}"
+        raise ConfigError(msg, cure=f"it has: {', '.join(known)}")
+
+
+def restart_programs(runner: Runner) -> None:
+    """All programs anew, and waited for."""
+    settings, daemon = runner.site.settings, supervisord(runner)
+    runner.do(supervisor.restart(settings, daemon), supervisor.wait_running(settings, daemon))
+
+
+# --- release -----------------------------------------------------------------
+
+
+def activate_release(runner: Runner, release: str) -> None:
+    """Complete a release if need be, and let it serve."""
+    plan = _planned(runner, release)
+    found = prepared(runner, plan, recipes.finish(plan))
+    runner.perform(recipes.activate(plan, found))
+    if not runner.dry:
+        tidy_up(runner, plan)
+        runner.report.say(f"activated: {plan.release} serves on {runner.site.host}", style="bold green")
+
+
+# --- looking -----------------------------------------------------------------
+
+
+def status(runner: Runner) -> None:
+    """What serves, its programs and the other releases; raises StepFailedError if the site does not answer."""
+    report, site = runner.report, runner.site
+    facts, layout = _at_home(runner)
+    marker = facts.current_marker
+    by = f", made by {marker['by']}" if marker.get("by") else ""
+    report.say(
+        f"{site.settings.project} on {site.host}: "
+        + (f"{facts.current}{by}" if facts.current else "no release serves"),
+        style="bold",
+    )
+    for name in sorted(
+        facts.releases, key=lambda each: int(each.partition("-")[0]) if each[0].isdigit() else 0, reverse=True
+    ):
+        mark = "->" if name == facts.current else "  "
+        report.say(f" {mark} {name}{'' if facts.releases[name] else '  (not complete)'}")
+    daemon = supervisor.find(site.settings, facts, layout, site.host)
+    if not facts.current:
+        return
+    health = releases.ask_health(site.settings, layout, facts.current, timeout=10)
+    runner.ask(supervisor.status(site.settings, daemon))
+    runner.ask(health)
+
+
+def preflight(runner: Runner, ref: str) -> None:
+    """Print findings; raises the first error that would stop a deploy of ``ref``."""
+    report, site = runner.report, runner.site
+    git.read_ref(ref)
+    look_at_repository = git.list_remote(site.settings)
+    base = recipes.survey(site, ref, fetch=False, lock=False)
+    result = runner.run(replace(base, steps=(base.steps[0], look_at_repository, *base.steps[1:])))
+    facts = found_by(result)
+    remote = result.step("fetch")
+    for line in _findings(facts):
+        report.say("ok       " + line)
+    found = _remote_sha(remote.output if remote else "", ref)
+    if found and found != facts.sha:
+        report.say(f"ok       {ref} is {found[:12]} in the repository; the host will fetch it")
+        facts = recipes.assumed(site, facts)
+    recipes.deployment(site, facts, ref)
+    report.say(f"ok       a deploy of {ref} can begin", style="bold green")
+
+
+def _findings(facts: Facts) -> Iterator[str]:
+    free, inodes = facts.disk
+    yield f"{facts.os or facts.system}, {facts.processors} processors, {free // 1_000_000_000} GB and {inodes if inodes >= 0 else 'enough'} inodes free"
+    yield f"Python {facts.python.get('version', 'none')}, uv {'there' if facts.programs.get('uv') else 'not there (it is fetched, or pip does it)'}"
+    yield f"account {facts.user}, sudo {'without a password' if facts.sudo else 'not available'}"
+    yield f"site {facts.root}: {len([name for name in facts.releases if facts.releases[name]])} releases, current {facts.current or 'none'}"
+    yield "the repository can be read from the host"
+
+
+def _remote_sha(listing: str, ref: str) -> str:
+    refs = {name: sha for sha, _, name in (line.partition("\t") for line in listing.splitlines())}
+    return refs.get(f"refs/heads/{ref}") or refs.get(f"refs/tags/{ref}^{{}}") or refs.get(f"refs/tags/{ref}") or ""
+
+
+def config_lines(resolved: Resolved, rows: Iterable[Row], only: str) -> Iterator[str]:
+    """``key = value  (source)`` lines; secrets hidden, names of the project's choice filled in."""
+    lines = [line for row in rows for line in _row_lines(resolved, row)]
+    shown = [line for line in lines if not only or line[0] == only or line[0].startswith(only + ".")]
+    if not shown:
+        msg = f"there is no setting {only}"
+        raise ConfigError(msg, cure="see all of them with: fab config")
+    width = max(len(f"{key} = {value}") for key, value, _ in shown)
+    for key, value, source in shown:
+        text = f"{key} = {value}"
+        yield f"{text:<{min(width, 70)}}  ({source})"
+
+
+def _row_lines(resolved: Resolved, row: Row) -> Iterator[tuple[str, str, str]]:
+    head, star, tail = row.key.partition(".*.")
+    value: object = resolved.settings
+    for part in head.split("."):
+        value = getattr(value, part)
+    if star:
+        for name, item in dict(value).items():  # type: ignore[call-overload]
+            key = f"{head}.{name}.{tail}"
+            yield key, _shown(getattr(item, tail), row), _source(resolved, key)
+        return
+    if isinstance(value, dict) and get_origin(row.kind) is not None and value:
+        if all(isinstance(item, (str, int, float, bool, tuple, list)) for item in value.values()):
+            for name, item in value.items():
+                yield f"{row.key}.{name}", _shown(item, row), _source(resolved, f"{row.key}.{name}")
+        return
+    yield row.key, _shown(value, row), _source(resolved, row.key)
+
+
+def _shown(value: object, row: Row) -> str:
+    if row.secret and value:
+        return "********"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(str, value)) + "]"
+    return (
+        shlex.quote(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+    )
+
+
+def _source(resolved: Resolved, key: str) -> str:
+    while key:
+        if key in resolved.sources:
+            return resolved.sources[key]
+        key = key.rpartition(".")[0]
+        if key and key in resolved.sources and "." not in key:
+            break
+    return "default"

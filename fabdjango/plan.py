@@ -1,0 +1,87 @@
+"""Values of a plan: what will be done on a host, and in which order. Nothing here runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+
+from fabdjango.escape import Shell
+
+__all__ = ["OWNER", "ROOT", "Phase", "Put", "Step"]
+
+OWNER = ""
+"""Run as the account that owns the site."""
+ROOT = "root"
+"""Run as root."""
+
+
+@dataclass(frozen=True)
+class Put:
+    """
+    A file that a step replaces as a whole: temporary in the same folder, then a rename.
+
+    ``content`` is text; ``mode`` is the permission bits. A ``secret`` file is
+    never shown, neither in a dry run nor as a difference.
+    """
+
+    path: PurePosixPath
+    content: str
+    mode: int = 0o644
+    secret: bool = False
+
+    def __repr__(self) -> str:
+        shown = f"{len(self.content)} hidden characters" if self.secret else repr(self.content)
+        return f"Put({str(self.path)!r}, {shown}, {self.mode:o})"
+
+
+@dataclass(frozen=True)
+class Step:
+    """
+    One titled deed.
+
+    ``name`` is stable: hooks, the journal and tests use it. ``body`` is shell
+    that runs under ``set -e`` with an empty standard input; it may call
+    ``unchanged WHY`` (ends the step, nothing was to do) and ``note TEXT``.
+    ``puts`` are written before ``body`` runs. ``program`` is Python source for
+    ``interpreter``, run after ``body`` with ``parameters`` as PARAMETERS;
+    neither it nor its data ever stand on a command line. Output of a
+    ``capture`` step is data for a parser and not shown. ``cure`` is what to do
+    if it fails.
+    """
+
+    name: str
+    title: str
+    body: Shell = Shell("")
+    user: str = OWNER
+    puts: tuple[Put, ...] = ()
+    program: str = ""
+    interpreter: Shell = Shell("python3")
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    capture: bool = False
+    cure: str = ""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """
+    The steps of one session.
+
+    If a step from the one named ``undo_from`` on fails, ``undo`` runs in its
+    order; empty ``undo_from`` means from the first step on. ``serving`` says
+    that from there on the site itself is touched, so that an undo is a revert
+    (exit 3) and a failing undo leaves an unknown state (exit 2). ``lock`` is
+    the file that must be locked first, ``holder`` what is written in it.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    undo: tuple[Step, ...] = ()
+    undo_from: str = ""
+    serving: bool = False
+    lock: PurePosixPath | None = None
+    holder: str = ""
+
+    def __add__(self, other: Phase) -> Phase:
+        """Both in one session, under this one's name."""
+        return replace(self, steps=self.steps + other.steps)

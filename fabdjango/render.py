@@ -1,0 +1,185 @@
+"""Templates to text. The only module that knows Jinja2, and the only one that reads a file of environment variables."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import jinja2
+
+from fabdjango.escape import Secret, env_name, python_literal, quote, supervisor_value
+from fabdjango.exceptions import ConfigError
+
+__all__ = ["Rendered", "Templates", "read_env", "template_root"]
+
+
+def template_root() -> Path:
+    """The folder of the templates that ship with the package: in it when installed, beside it in a checkout."""
+    installed = Path(str(files("fabdjango"))) / "templates"
+    return installed if (installed / "gunicorn").is_dir() else Path(__file__).resolve().parent.parent / "templates"
+
+
+class _NotSetError(ConfigError, KeyError):
+    """A KeyError too, so that ``env.get(name, default)`` works as on every mapping."""
+
+    def __init__(self, name: str, source: str) -> None:
+        super().__init__(f"{source} needs the environment variable {name}, which is not set", cure=f"{name}='…' fab …")
+
+
+class _OperatorEnvironment(Mapping[str, str]):
+    """The operator's environment as ``env`` in a template; remembers what was taken, to hide it in every output."""
+
+    def __init__(self, environ: Mapping[str, str], source: str) -> None:
+        self._environ = environ
+        self._source = source
+        self.taken: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        if name not in self._environ:
+            raise _NotSetError(name, self._source)
+        self.taken.add(self._environ[name])
+        return self._environ[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._environ
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._environ)
+
+    def __len__(self) -> int:
+        return len(self._environ)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Text from a project's template, and the values of the operator's environment that went into it."""
+
+    text: str
+    secrets: frozenset[str]
+
+
+class Templates:
+    """
+    Renders our templates and the project's; a file in ``local_root``/templates replaces ours of the same name.
+
+    ``environ`` is the operator's environment. An undefined name is a ConfigError that names the template and its line.
+    """
+
+    def __init__(self, local_root: Path, environ: Mapping[str, str] | None = None) -> None:
+        self._local_root = local_root
+        self._environ = os.environ if environ is None else environ
+        loader = jinja2.ChoiceLoader(
+            [jinja2.FileSystemLoader(str(local_root / "templates")), jinja2.FileSystemLoader(str(template_root()))]
+        )
+        # autoescape is for HTML; each of our targets has a filter of its own.
+        self._jinja = jinja2.Environment(
+            loader=loader,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+            autoescape=False,  # noqa: S701
+        )
+        self._jinja.filters.update(sh=quote, python=python_literal, supervisor=supervisor_value)
+
+    def render(self, name: str, **values: object) -> str:
+        """The template ``name``, such as gunicorn/gunicorn.conf.py.j2, filled with ``values``."""
+        return self._rendered(name, lambda: self._jinja.get_template(name), values)
+
+    def render_project_file(self, path: str, key: str, **values: object) -> Rendered:
+        """
+        A template of the project's own; ``path`` is as the setting ``key`` gives it, from the project's folder.
+
+        In it, ``env`` is the operator's environment.
+        """
+        place = self._local_root / Path(path).expanduser()
+        try:
+            source = place.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            msg = f"fabdjango.{key}: cannot read {place}: {getattr(error, 'strerror', None) or error}"
+            raise ConfigError(
+                msg, cure=f"paths start at {self._local_root}; change fabdjango.{key} or make the file"
+            ) from None
+        env = _OperatorEnvironment(self._environ, path)
+
+        def compiled() -> jinja2.Template:
+            template = self._jinja.from_string(source)
+            template.filename = path
+            return template
+
+        text = self._rendered(path, compiled, {**values, "env": env})
+        return Rendered(text, frozenset(env.taken))
+
+    def _rendered(self, name: str, load: Callable[[], jinja2.Template], values: Mapping[str, object]) -> str:
+        try:
+            return load().render(**values)
+        except jinja2.UndefinedError as error:
+            msg = f"the template {name} uses a name that is not defined: {error.message}"
+            known = ", ".join(sorted(values))
+            raise ConfigError(msg, cure=f"line {_line_of(error)}; the names that there are: {known}") from None
+        except jinja2.TemplateSyntaxError as error:
+            msg = f"the template {name} cannot be read: {error.message}"
+            raise ConfigError(msg, cure=f"line {error.lineno}") from None
+        except jinja2.TemplateNotFound as error:
+            msg = f"there is no template {error.message}"
+            raise ConfigError(msg) from None
+
+
+def _line_of(error: Exception) -> str:
+    trace = error.__traceback__
+    line = "?"
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename.startswith("<") or trace.tb_frame.f_code.co_filename.endswith(".j2"):
+            line = str(trace.tb_lineno)
+        trace = trace.tb_next
+    return line
+
+
+# --- files of environment variables -------------------------------------------
+
+_LINE = re.compile(
+    r"""\s*(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=[ \t]*
+        (?: '(?P<single>[^']*)' | "(?P<double>(?:[^"\\]|\\.)*)" | (?P<bare>[^\n'"][^\n]*?|) )
+        [ \t]*(?:\n|\#[^\n]*\n|\Z)""",
+    re.VERBOSE | re.DOTALL,
+)
+_SKIP = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\n|\Z)")
+
+
+def read_env(text: str, source: str) -> dict[str, Secret]:
+    r"""
+    ``NAME=value`` lines as values: bare to the end of the line, or in single or double quotes.
+
+    Single quotes mean what they hold. In double quotes a backslash stands
+    before ``"``, ``\``, ``$``, a back quote or ``n``. Both may span lines.
+    Nothing is expanded. ``export`` before a name, empty lines and lines that
+    start with ``#`` are allowed; anything else is a ConfigError with its line.
+    """
+    values: dict[str, Secret] = {}
+    at = 0
+    while at < len(text):
+        skipped = _SKIP.match(text, at)
+        if skipped and skipped.end() > at:
+            at = skipped.end()
+            continue
+        found = _LINE.match(text, at)
+        if not found:
+            number = text.count("\n", 0, at) + 1
+            # The line itself may hold a secret, so it is named and not shown.
+            msg = f"{source} line {number} is not NAME=value"
+            raise ConfigError(msg, cure="quote a value that holds quotes or spans lines")
+        at = found.end()
+        values[env_name(found["name"])] = Secret(_value(found))
+    return values
+
+
+def _value(found: re.Match[str]) -> str:
+    if found["single"] is not None:
+        return found["single"]
+    if found["double"] is not None:
+        return re.sub(r'\\([\\"$`n])', lambda m: "\n" if m[1] == "n" else m[1], found["double"])
+    return re.sub(r"\s+#.*$", "", found["bare"]).rstrip()

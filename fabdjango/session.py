@@ -1,0 +1,245 @@
+"""
+From a Fabric Context to runners, and from errors to exit codes.
+
+Every task is a function of a Runner; :func:`host_task` gives it the form that
+Fabric knows, one call per host, over connections that stay open for the whole
+run of ``fab``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import contextvars
+import functools
+import getpass
+import inspect
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import fabric
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import Task
+
+from fabdjango import recipes
+from fabdjango.escape import Redactor, Secret
+from fabdjango.exceptions import ConfigError, FabdjangoError
+from fabdjango.fleet import Runner
+from fabdjango.layout import layout_of
+from fabdjango.recipes import Site
+from fabdjango.render import Templates, read_env
+from fabdjango.report import Report
+from fabdjango.settings import ROOT_KEY, Layer, Resolved, Settings, environment_layer, resolve
+from fabdjango.transport import Account, FabricTransport
+
+__all__ = ["configuration", "host_task", "is_dry", "local_root", "own_settings", "plain_task", "runners"]
+
+own_settings: contextvars.ContextVar[Layer | None] = contextvars.ContextVar("own_settings", default=None)
+"""The settings that a collection of one site brings with it; above the files, below the environment."""
+
+
+# --- configuration -----------------------------------------------------------
+
+
+def local_root(context: Context) -> Path:
+    """The folder that local paths start from: where the fabfile is."""
+    found = getattr(context.config, "_project_prefix", None)
+    return Path(found).resolve() if found else Path.cwd()
+
+
+def layers(context: Context, environ: Mapping[str, str]) -> list[Layer]:
+    """Every level of configuration that speaks of fabdjango, lowest first, with its file."""
+    config = context.config
+    # Invoke keeps the levels apart in attributes of these names; its merged view does not say where a value is from.
+    levels = [
+        ("the fabfile", "_collection", None),
+        ("", "_system", "_system_path"),
+        ("", "_user", "_user_path"),
+        ("", "_project", "_project_path"),
+    ]
+    found = [_layer(config, *level) for level in levels]
+    own = own_settings.get()
+    late = [
+        _layer(config, "", "_runtime", "_runtime_path"),
+        _layer(config, "a task before this one", "_modifications", None),
+    ]
+    return [layer for layer in (*found, own, environment_layer(environ), *late) if layer is not None]
+
+
+def _layer(config: Any, source: str, values: str, path: str | None) -> Layer | None:
+    mapping = getattr(config, values, None) or {}
+    if ROOT_KEY not in mapping:
+        return None
+    place = getattr(config, path, None) if path else None
+    content = mapping[ROOT_KEY]
+    return Layer(os.path.relpath(place) if place else source, {} if content is None else content)
+
+
+def configuration(context: Context, host: str = "") -> Resolved:
+    """The settings for ``host`` (a name as given to -H, or empty)."""
+    stage = os.environ.get("FABRIC_FABDJANGO_STAGE", "")
+    resolved = resolve(layers(context, os.environ), stage=stage, host=host)
+    recipes.check_hooks(resolved.settings)
+    return resolved
+
+
+def _site(context: Context, settings: Settings, host: str, redactor: Redactor) -> Site:
+    templates = Templates(local_root(context))
+    env: dict[str, Secret] = {}
+    local_settings: str | None = None
+    values = {
+        "project": settings.project,
+        "host": host,
+        "settings": settings,
+        "environment": dict(settings.environment),
+    }
+    if settings.env_file:
+        rendered = templates.render_project_file(settings.env_file, "env_file", **values)
+        env = read_env(rendered.text, settings.env_file)
+        redactor.add(*rendered.secrets, *(secret.reveal() for name, secret in env.items() if name not in _NOT_SECRET))
+    if settings.local_settings:
+        rendered = templates.render_project_file(settings.local_settings, "local_settings", **values)
+        local_settings = rendered.text
+        redactor.add(*rendered.secrets)
+    redactor.add(*(url for url in (settings.venv.index_url, *settings.venv.extra_index_urls) if "@" in url))
+    holder = f"{getpass.getuser()}@{socket.gethostname()}"
+    return Site(settings, layout_of(settings), templates, host, holder, env, local_settings)
+
+
+_NOT_SECRET = frozenset({"DJANGO_SETTINGS_MODULE", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "DEBUG"})
+
+
+# --- hosts -------------------------------------------------------------------
+
+_open: dict[tuple[int, str, str, int], FabricTransport] = {}
+
+
+@atexit.register
+def _close_all() -> None:
+    for transport in _open.values():
+        with contextlib.suppress(Exception):
+            transport.connection.close()
+
+
+def _connections(context: Context, resolved: Resolved) -> list[fabric.Connection]:
+    if isinstance(context, fabric.Connection):
+        return [context]
+    if not resolved.hosts:
+        raise ConfigError(
+            "no host is given",
+            cure="name one:               fab -H web1.example.com …\nor list them once, in fabric.yaml:\n\nfabdjango:\n  hosts:\n    web1.example.com: {}",
+        )
+    own = context.config if isinstance(context.config, fabric.Config) else None
+    return [fabric.Connection(host, config=own) for host in resolved.hosts]
+
+
+def _name(connection: fabric.Connection) -> str:
+    return str(getattr(connection, "original_host", "") or connection.host)
+
+
+def _transport(connection: fabric.Connection, settings: Settings) -> FabricTransport:
+    # Fabric makes a new Connection, and so a new login, for every task on the command line.
+    key = (id(connection.config), str(connection.host), str(connection.user), int(connection.port))
+    if key not in _open:
+        keys = connection.connect_kwargs.get("key_filename")
+        if isinstance(keys, list):
+            # The list is shared by all Connections of a run and grows with each.
+            connection.connect_kwargs = {**connection.connect_kwargs, "key_filename": list(dict.fromkeys(keys))}
+        _open[key] = FabricTransport(connection, settings.ssh, may_ask=sys.stdin.isatty())
+    return _open[key]
+
+
+def _account(settings: Settings, login: str) -> Account:
+    if login == "root" and not settings.user:
+        raise ConfigError(
+            "you log in as root, and no account is named that owns the site",
+            cure="name one in fabric.yaml:  fabdjango: user: deploy\n(root itself is possible, if you write it there)",
+        )
+    return Account(owner=settings.user or login, login=login)
+
+
+def is_dry(context: Context) -> bool:
+    """True for ``fab --dry``."""
+    return bool(context.config.run.dry)
+
+
+def _form(settings: Settings) -> Any:
+    if settings.output == "auto":
+        return "rich" if sys.stdout.isatty() else "plain"
+    return settings.output
+
+
+def runners(context: Context, redactor: Redactor) -> Iterator[Runner]:
+    """A runner for the host that Fabric chose, or for each of the inventory."""
+    resolved = configuration(context, _name(context) if isinstance(context, fabric.Connection) else "")
+    for connection in _connections(context, resolved):
+        settings = configuration(context, _name(connection)).settings
+        account = _account(settings, str(connection.user))
+        site = _site(context, settings, _name(connection), redactor)
+        report = Report(_name(connection), redactor, form=_form(settings), verbose=bool(context.config.run.echo))
+        yield Runner(site, _transport(connection, settings), account, report)
+
+
+# --- tasks -------------------------------------------------------------------
+
+
+def _reporting_errors(body: Callable[..., None]) -> Callable[..., None]:
+    """Errors as lines on standard error, and as the exit code."""
+
+    @functools.wraps(body)
+    def wrapped(context: Context, *args: Any, **kwargs: Any) -> None:
+        redactor = Redactor()
+        try:
+            body(context, redactor, *args, **kwargs)
+        except FabdjangoError as error:
+            sys.stdout.flush()
+            raise Exit(redactor.hide(error.render()), error.exit_code) from None
+
+    return wrapped
+
+
+def _as_task(
+    body: Callable[..., None], function: Callable[..., None], help: Mapping[str, str] | None, name: str | None
+) -> Task[Any]:
+    parameters = list(inspect.signature(function).parameters.values())
+    first = parameters[0].replace(name="c", annotation=inspect.Parameter.empty)
+    body.__signature__ = inspect.Signature([first, *parameters[1:]])  # type: ignore[attr-defined]
+    # Every automatic short flag would become a promise, and -c, -H or -r clash with Fabric's own in a reader's mind.
+    return Task(body, name=name, help=dict(help or {}), auto_shortflags=False)
+
+
+def host_task(
+    *, help: Mapping[str, str] | None = None, name: str | None = None
+) -> Callable[[Callable[..., None]], Task[Any]]:
+    """Make a task of a function whose first argument is the Runner of one host."""
+
+    def decorate(function: Callable[..., None]) -> Task[Any]:
+        def body(context: Context, redactor: Redactor, *args: Any, **kwargs: Any) -> None:
+            for runner in runners(context, redactor):
+                runner.dry = is_dry(context)
+                with contextlib.closing(runner.report):
+                    function(runner, *args, **kwargs)
+
+        wrapped = _reporting_errors(functools.wraps(function)(body))
+        return _as_task(wrapped, function, help, name)
+
+    return decorate
+
+
+def plain_task(
+    *, help: Mapping[str, str] | None = None, name: str | None = None
+) -> Callable[[Callable[..., None]], Task[Any]]:
+    """Make a task of a function whose first argument is the Context; it asks no host."""
+
+    def decorate(function: Callable[..., None]) -> Task[Any]:
+        def body(context: Context, _redactor: Redactor, *args: Any, **kwargs: Any) -> None:
+            function(context, *args, **kwargs)
+
+        return _as_task(_reporting_errors(functools.wraps(function)(body)), function, help, name)
+
+    return decorate

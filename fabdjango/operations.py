@@ -85,8 +85,9 @@ def checkout(runner: Runner, ref: str) -> None:
     plan = recipes.deployment(runner.site, facts, ref, release=releases.new_id(facts, facts.sha))
     phase = Phase(
         "checkout",
-        tuple(recipes.export(plan)),
+        (releases.still_as_surveyed(facts, plan.layout, plan.release), *recipes.export(plan)),
         undo=(recipes.discard(plan),),
+        undo_from="settings",
         lock=plan.layout.lock,
         holder=runner.site.holder,
     )

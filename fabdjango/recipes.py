@@ -141,13 +141,12 @@ def check_hooks(settings: Settings) -> None:
 def survey(site: Site, ref: str, *, fetch: bool = True, lock: bool = True) -> Phase:
     """Fetch, and learn everything that decisions need; with ``fetch`` and ``lock`` off, nothing is written."""
     settings, layout = site.settings, site.layout
-    early = layout.current
     steps: list[Step] = [_tools()]
     if fetch:
         steps += [
-            *_early_hook(site, "before_fetch", early),
+            *releases.early_hook(settings, layout, "before_fetch"),
             git.fetch_mirror(settings, layout),
-            *_early_hook(site, "after_fetch", early),
+            *releases.early_hook(settings, layout, "after_fetch"),
         ]
     steps.append(
         Step(
@@ -193,21 +192,6 @@ def _tools() -> Step:
         body,
         cure="on the host, as root: apt-get install git python3-venv",
     )
-
-
-def _early_hook(site: Site, moment: str, current: PurePosixPath) -> tuple[Step, ...]:
-    """Before the new release exists, hooks run in the one that serves; on the first deploy, in the root."""
-    steps = []
-    for step in releases.hook(site.settings, moment, current):
-        command = next(
-            command for command in site.settings.hooks[moment] if step.title.endswith(command.splitlines()[0])
-        )
-        wrapper = sh(current / ".fabdjango" / "run")
-        body = raw(
-            f"if [ -e {wrapper} ]; then\n{step.body}\nelse\n{block(sh('mkdir', '-p', '--', site.layout.root), raw('cd -- ' + sh(site.layout.root)), sh('sh', '-ec', command))}\nfi"
-        )
-        steps.append(replace(step, body=body))
-    return tuple(steps)
 
 
 # --- decide ------------------------------------------------------------------
@@ -325,7 +309,7 @@ def refuse_foreign(facts: Facts, program_file: Put, host: str) -> Put | None:
 def export(plan: Deployment) -> Iterator[Step]:
     """The commit in a directory of its own, with its settings and its links into shared."""
     settings, facts, layout = plan.site.settings, plan.facts, plan.layout
-    yield from _early_hook(plan.site, "before_settings", layout.current)
+    yield from releases.early_hook(settings, layout, "before_settings")
     yield releases.write_private(settings, layout, plan.release, plan.private)
     yield from _after(plan, "settings")
     yield from _with_hooks(plan, git.export_release(layout, plan.release, plan.sha))
@@ -362,8 +346,11 @@ def _completed(plan: Deployment) -> Iterator[Step]:
 def prepare(plan: Deployment) -> Phase:
     """A complete release beside the one that serves. Nothing that serves is touched."""
     recover = releases.clear_leftovers(plan.facts, plan.layout)
-    steps = (*([recover] if recover else []), *export(plan), *_virtualenv(plan), *_completed(plan))
-    return Phase("prepare", steps, undo=(discard(plan),), lock=plan.layout.lock, holder=plan.site.holder)
+    still = releases.still_as_surveyed(plan.facts, plan.layout, plan.release)
+    steps = (*([recover] if recover else []), still, *export(plan), *_virtualenv(plan), *_completed(plan))
+    return Phase(
+        "prepare", steps, undo=(discard(plan),), undo_from="settings", lock=plan.layout.lock, holder=plan.site.holder
+    )
 
 
 def finish(plan: Deployment) -> Phase:
@@ -413,6 +400,7 @@ def activate(plan: Deployment, found: DjangoFacts) -> Phase:
     }
     migrations = [f"{each.app}.{each.name}" for each in found.migrations] if migrate else []
     steps: list[Step | None] = [
+        releases.still_as_surveyed(facts, layout),
         *(_with_hooks(plan, django.migrate(settings, plan.path)) if migrate else ()),
         *first,
         *_with_hooks(plan, releases.switch_current(layout, plan.release)),
@@ -441,6 +429,7 @@ def activate(plan: Deployment, found: DjangoFacts) -> Phase:
         undo=_present(undo),
         undo_from="switch",
         serving=True,
+        record=layout.run / "activations",
         lock=layout.lock,
         holder=plan.site.holder,
     )

@@ -212,6 +212,11 @@ class EventParser:
         for line in lines:
             yield from self._line(line)
 
+    def forget(self) -> int:
+        """Drop a line that has only begun, as it will be read again; its length in bytes."""
+        rest, self._rest = self._rest, b""
+        return len(rest)
+
     def close(self) -> Iterator[Event]:
         """The events of what was left without a line end."""
         rest, self._rest = self._rest, b""

@@ -180,6 +180,9 @@ class Ssh:
     known_hosts: str = setting("File of host keys instead of the user's and the system's.", "")
     connect_timeout: int = setting("Seconds that connecting may take.", 15, minimum=1)
     keepalive: int = setting("Seconds between keepalive packets.", 15, minimum=1)
+    reconnect: int = setting(
+        "Seconds to try to log in again when the link breaks while a site is switched.", 60, minimum=0
+    )
 
 
 @dataclass(frozen=True)

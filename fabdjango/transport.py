@@ -20,8 +20,9 @@ from typing import Any, Protocol
 from fabric import Connection
 from paramiko import AutoAddPolicy, MissingHostKeyPolicy, RejectPolicy, SSHClient, ssh_exception
 
+from fabdjango.detached import render_detached, render_follow
 from fabdjango.escape import Shell, quote
-from fabdjango.exceptions import ConnectError, UnknownStateError
+from fabdjango.exceptions import ConnectError, FabdjangoError, UnknownStateError
 from fabdjango.plan import Phase
 from fabdjango.script import BOOTSTRAP, Event, EventParser, render_script
 from fabdjango.settings import Ssh
@@ -30,6 +31,8 @@ __all__ = ["Account", "FabricTransport", "PhaseResult", "StepResult", "Transport
 
 _CHUNK = 32768
 _KEPT_OUTPUT = 400_000
+_TAIL_KILLED = 143
+"""Status of a follower that somebody ended with TERM; the program it followed goes on."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,62 @@ class Follower:
                 self._step = None
         self._listener(event, step)
 
+    def say(self, text: str) -> None:
+        """A word of our own to whoever listens."""
+        self._listener(Event("note", "", text), None)
+
+
+class _Conversation:
+    """What has been heard of one run, over however many sessions."""
+
+    def __init__(self, parser: EventParser, follower: Follower) -> None:
+        self.follower = follower
+        self.offset = 0
+        self.status: int | None = None
+        self.patient = False
+        self._parser = parser
+
+    @property
+    def status_or_unknown(self) -> int:
+        """The status that the detached program recorded, or -1."""
+        return -1 if self.status is None else self.status
+
+    def receive(self, channel: Any) -> bytes:
+        """The next chunk; the first Ctrl-C while a site is switched only says what it would do."""
+        while True:
+            try:
+                return bytes(channel.recv(_CHUNK))
+            except KeyboardInterrupt:  # noqa: PERF203 - a loop of two turns
+                if not self.patient:
+                    raise
+                self.patient = False
+                self.follower.say("the switch goes on to its end on the host; Ctrl-C again stops watching it")
+
+    def take(self, chunk: bytes) -> None:
+        """Account for bytes that arrived."""
+        self.offset += len(chunk)
+        for event in self._parser.feed(chunk):
+            self._event(event)
+
+    def rewind(self) -> None:
+        """Go back to the start of a line that the link cut."""
+        self.offset -= self._parser.forget()
+
+    def close(self) -> None:
+        """Account for a last line without an end."""
+        for event in self._parser.close():
+            self._event(event)
+
+    def complain(self, complaint: bytes) -> None:
+        """What the host's shell itself has to say."""
+        self.follower.take(Event("output", "", complaint.decode("utf-8", "replace").strip()))
+
+    def _event(self, event: Event) -> None:
+        if event.kind == "exit":
+            self.status = int(event.text) if event.text.isdigit() else None
+        else:
+            self.follower.take(event)
+
 
 class FabricTransport:
     """Runs phases over one Fabric Connection, each in one session of its own."""
@@ -128,36 +187,75 @@ class FabricTransport:
         self._may_ask = may_ask
 
     def run(self, phase: Phase, account: Account, listener: Listener) -> PhaseResult:
-        """Send the phase's script on standard input and follow its reports to the end."""
+        """
+        Send the phase's script on standard input and follow its reports to the end.
+
+        A phase with a record goes on without us if the link breaks: then we log
+        in again and read on. Ctrl-C during one is held back once.
+        """
         self.open()
         run = "R" + secrets.token_hex(8)
         script = render_script(phase, run=run, owner=account.owner, login=account.login)
-        follower = Follower(phase, listener)
-        parser = EventParser(run)
+        conversation = _Conversation(EventParser(run), Follower(phase, listener))
+        try:
+            if phase.record is None:
+                status = self._converse(script, conversation)
+            else:
+                status = self._converse_detached(script, conversation, phase, run)
+        except KeyboardInterrupt:
+            raise _interrupted(self.host, phase) from None
+        conversation.close()
+        # -1 is paramiko's word for "the other side never said": unknown, not failed.
+        conversation.follower.result.status = None if status == -1 else status
+        return conversation.follower.result
+
+    def _converse(self, script: str, conversation: _Conversation) -> int:
+        """One session: the script goes in, reports come out; its exit status, or -1 if the link broke."""
         try:
             channel = self.connection.create_session()
-        except (OSError, EOFError, ssh_exception.SSHException) as error:
-            raise _lost(self.host, phase, error) from None
+        except (OSError, EOFError, ssh_exception.SSHException):
+            return -1
         with contextlib.closing(channel):
             try:
                 channel.exec_command(BOOTSTRAP)
                 channel.sendall(script.encode())
                 channel.shutdown_write()
-                while chunk := channel.recv(_CHUNK):
-                    for event in parser.feed(chunk):
-                        follower.take(event)
-                for event in parser.close():
-                    follower.take(event)
+                while chunk := conversation.receive(channel):
+                    conversation.take(chunk)
                 status = channel.recv_exit_status()
             except (OSError, EOFError, ssh_exception.SSHException):
                 status = -1
             # Only stderr of the shell itself comes here: every step's goes with its output.
-            complaint = channel.recv_stderr(_CHUNK).decode("utf-8", "replace") if channel.recv_stderr_ready() else ""
-        if complaint:
-            listener(Event("output", "", complaint.strip()), None)
-        # -1 is paramiko's word for "the other side never said": unknown, not failed.
-        follower.result.status = None if status == -1 else status
-        return follower.result
+            if channel.recv_stderr_ready():
+                conversation.complain(channel.recv_stderr(_CHUNK))
+        return int(status)
+
+    def _converse_detached(self, script: str, conversation: _Conversation, phase: Phase, run: str) -> int:
+        assert phase.record is not None  # noqa: S101 - for the type checker; run() asked
+        conversation.patient = True
+        status = self._converse(render_detached(script, run=run, folder=phase.record), conversation)
+        give_up = time.monotonic() + self._ssh.reconnect
+        while conversation.status is None and status in (-1, _TAIL_KILLED) and time.monotonic() < give_up:
+            conversation.follower.say("the connection broke; the host goes on by itself, and we log in again")
+            if not self._log_in_again(give_up):
+                return -1
+            conversation.rewind()
+            status = self._converse(
+                render_follow(run=run, folder=phase.record, offset=conversation.offset), conversation
+            )
+        return status if conversation.status is None and status != 0 else conversation.status_or_unknown
+
+    def _log_in_again(self, give_up: float) -> bool:
+        while time.monotonic() < give_up:
+            with contextlib.suppress(Exception):
+                self.connection.close()
+            try:
+                connect(self.connection, self._ssh)
+            except ConnectError:
+                time.sleep(1)
+            else:
+                return True
+        return False
 
     def interact(self, command: Shell) -> int:
         """Run ``command`` with the operator's terminal; its exit status."""
@@ -175,31 +273,20 @@ class FabricTransport:
         connect(self.connection, self._ssh, may_ask=self._may_ask)
 
 
-class DryTransport:
-    """Shows the scripts instead of running them."""
-
-    def __init__(self, host: str, show: Callable[[Phase], None]) -> None:
-        self.host = host
-        self._show = show
-
-    def run(self, phase: Phase, account: Account, listener: Listener) -> PhaseResult:  # noqa: ARG002 - the protocol's form
-        """Hand the phase to ``show``; every step counts as done."""
-        self._show(phase)
-        return PhaseResult(phase, 0)
-
-    def interact(self, command: Shell) -> int:
-        """Print the command."""
-        sys.stdout.write(f"would run with a terminal: {command}\n")
-        return 0
-
-
-def _lost(host: str, phase: Phase, error: Exception) -> UnknownStateError | ConnectError:
-    kind = UnknownStateError if phase.serving else ConnectError
-    return kind(
-        f"the connection broke: {error or type(error).__name__}",
+def _interrupted(host: str, phase: Phase) -> FabdjangoError:
+    if phase.serving:
+        return UnknownStateError(
+            "you stopped watching; the host goes on by itself, and reverts by itself if the release does not answer",
+            host=host,
+            step=phase.name,
+            cure=f"see what became of it: fab -H {host} status",
+        )
+    return FabdjangoError(
+        "interrupted",
         host=host,
         step=phase.name,
-        cure="try again: what is half-done is cleared first",
+        state="nothing that serves was touched",
+        cure="deploy again: what is half-done is cleared first",
     )
 
 

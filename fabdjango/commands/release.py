@@ -24,6 +24,7 @@ __all__ = [
     "ask_health",
     "clear_leftovers",
     "complete",
+    "early_hook",
     "fingerprint_of",
     "hook",
     "journal",
@@ -35,6 +36,7 @@ __all__ = [
     "publish_settings",
     "run_first",
     "shared_path",
+    "still_as_surveyed",
     "switch_current",
     "switch_to_nothing",
     "write_private",
@@ -259,6 +261,22 @@ def switch_current(layout: Layout, release: str, *, name: str = "switch") -> Ste
     )
 
 
+def still_as_surveyed(facts: Facts, layout: Layout, new_release: str = "") -> Step:
+    """
+    Refuse if another deployment came in since the survey; clear the place of ``new_release``, if one is to be made.
+
+    Without this, two that chose the same id would write into one directory.
+    """
+    expected = f"releases/{facts.current}" if facts.current else ""
+    moved = "another deployment changed the site in the meantime: deploy again"
+    commands = [raw(f'[ "$(readlink {quote_path(layout.current)})" = {quote(expected)} ] || refuse {quote(moved)}')]
+    if new_release:
+        marker = layout.private(new_release) / "release.json"
+        commands.append(raw(f"[ ! -e {quote_path(marker)} ] || refuse {quote(moved)}"))
+        commands.append(sh("rm", "-rf", "--", layout.release(new_release)))
+    return Step("still", "the site is as it was surveyed", block(*commands))
+
+
 def switch_to_nothing(layout: Layout) -> Step:
     """Undo the first switch of all."""
     return Step("switch-back", "no release is current, as before", sh("rm", "-f", "--", layout.current))
@@ -298,39 +316,47 @@ def ask_health(
 def hook(settings: Settings, moment: str, release_path: PurePosixPath) -> tuple[Step, ...]:
     """The project's own commands at a moment such as ``before_migrate``, in the release with its environment."""
     return tuple(
-        Step(
-            f"{moment}",
-            f"{moment}: {command.splitlines()[0]}",
-            raw(
-                f"timeout -k 10 {settings.django.timeout} {django.in_release(release_path)} {sh('sh', '-ec', command)}"
-            ),
-            cure=f"it is the project's own command: fabdjango.hooks.{moment}",
-        )
+        _own_command(settings, moment, f"fabdjango.hooks.{moment}", command, django.in_release(release_path))
         for command in settings.hooks.get(moment, ())
+    )
+
+
+def early_hook(settings: Settings, layout: Layout, moment: str) -> tuple[Step, ...]:
+    """Before the new release exists, hooks run in the one that serves; on the first deploy, in the root."""
+    current = layout.current / ".fabdjango" / "run"
+    enter = block(
+        sh("mkdir", "-p", "--", layout.root),
+        raw(f"cd -- {quote_path(layout.root)}"),
+        raw(f"set --; [ ! -e {quote_path(current)} ] || set -- /bin/sh {quote_path(current)}"),
+    )
+    steps = (
+        _own_command(settings, moment, f"fabdjango.hooks.{moment}", command, raw('"$@"'))
+        for command in settings.hooks.get(moment, ())
+    )
+    return tuple(replace(step, body=block(enter, step.body)) for step in steps)
+
+
+def _own_command(settings: Settings, name: str, key: str, command: str, within: Shell) -> Step:
+    timeout = raw(f"timeout -k 10 {settings.django.timeout}")
+    return Step(
+        name,
+        f"{name}: {command.strip().splitlines()[0] if command.strip() else '(empty)'}",
+        raw(f"{timeout} {within} {sh('sh', '-ec', command)}"),
+        cure=f"it is the project's own command: {key}",
     )
 
 
 def run_first(settings: Settings, layout: Layout, release_path: PurePosixPath) -> tuple[Step, ...]:
     """The commands of the first deploy, and the record that they have run."""
+    within = django.in_release(release_path)
     steps = [
-        Step(
-            "first-deploy",
-            f"first deploy: {command.splitlines()[0]}",
-            raw(
-                f"timeout -k 10 {settings.django.timeout} {django.in_release(release_path)} {sh('sh', '-ec', command)}"
-            ),
-            cure="it is the project's own command: fabdjango.first_deploy",
-        )
+        _own_command(settings, "first-deploy", "fabdjango.first_deploy", command, within)
         for command in settings.first_deploy
     ]
-    return (
-        (
-            *steps,
-            Step("first-deploy", "record that this was the first deploy", sh("touch", "--", layout.first_deploy_done)),
-        )
-        if steps
-        else ()
-    )
+    if not steps:
+        return ()
+    done = Step("first-deploy", "record that this was the first deploy", sh("touch", "--", layout.first_deploy_done))
+    return (*steps, done)
 
 
 def journal(layout: Layout, entry: Mapping[str, object]) -> Step:

@@ -7,6 +7,8 @@ with :class:`~fabdjango.exceptions.RefusedValueError`, never mended.
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -99,10 +101,12 @@ class Redactor:
         self.add(*secrets)
 
     def add(self, *secrets: str) -> None:
-        """Mask these values from now on, also where they stand quoted or line by line."""
+        """Mask these values from now on, also where they stand quoted, line by line, in JSON or in a Python repr."""
         for secret in secrets:
-            forms = {secret, esc1(secret), esc2(secret), *secret.splitlines()}
-            self._values |= {form for form in forms if len(form) >= self.shortest}
+            for text in (secret, *secret.splitlines()):
+                forms = {text, esc1(text), esc2(text), shlex.quote(text).strip("'")}
+                forms |= {encode(text)[1:-1] for encode in (repr, ascii, json.dumps, _json_text)}
+                self._values |= {form for form in forms if len(form) >= self.shortest}
 
     def hide(self, text: str) -> str:
         """``text`` with every known secret replaced by asterisks; longest first."""
@@ -110,6 +114,10 @@ class Redactor:
             if value in text:
                 text = text.replace(value, "********")
         return text
+
+
+def _json_text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 Word = str | int | PurePath | Shell
@@ -227,8 +235,36 @@ def _aligned(text: Shell) -> str:
 # --- environment -------------------------------------------------------------
 
 
+_SHELLS_OWN = frozenset(
+    [
+        "_",
+        "BASHOPTS",
+        "BASH_VERSINFO",
+        "DIRSTACK",
+        "EUID",
+        "FUNCNAME",
+        "GROUPS",
+        "HISTCMD",
+        "LINENO",
+        "OLDPWD",
+        "OPTIND",
+        "PPID",
+        "PWD",
+        "RANDOM",
+        "SECONDS",
+        "SHELLOPTS",
+        "SHLVL",
+        "UID",
+    ]
+)
+"""What dash or bash sets itself, refuses to set, or takes as a number: no value of ours would arrive."""
+
+
 def env_name(name: str) -> str:
-    """``name``, if every shell takes it as the name of a variable."""
+    """``name``, if every shell takes it as the name of a variable and leaves its value alone."""
+    if name in _SHELLS_OWN:
+        msg = f"the environment variable {name} belongs to the shell itself"
+        raise RefusedValueError(msg, cure="use another name")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         msg = f"{name!r} is not a name for an environment variable"
         raise RefusedValueError(msg, cure="use letters, digits and _ only, and start with a letter")
@@ -258,7 +294,7 @@ def python_literal(value: object) -> str:
     """
     if isinstance(value, Secret):
         return ascii(value.reveal())
-    if value is None or isinstance(value, (bool, int, float)):
+    if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
         return repr(value)
     if isinstance(value, str):
         return ascii(str(value))
@@ -268,8 +304,8 @@ def python_literal(value: object) -> str:
         return "[" + ", ".join(python_literal(item) for item in value) + "]"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{python_literal(k)}: {python_literal(v)}" for k, v in value.items()) + "}"
-    msg = f"a {type(value).__name__} cannot be written as a Python literal"
-    raise RefusedValueError(msg)
+    msg = f"{value!r}, a {type(value).__name__}, cannot be written as a Python literal"
+    raise RefusedValueError(msg, cure="use text, a number, true or false, or a list or mapping of them")
 
 
 # --- supervisor --------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from fabdjango import recipes
+from fabdjango.commands import git
 from fabdjango.diagnosis import cure_for, excerpt
 from fabdjango.exceptions import FabdjangoError, RevertedError, StepFailedError, UnknownStateError
 from fabdjango.facts import DjangoFacts, Facts, read_django, read_facts
@@ -14,7 +16,7 @@ from fabdjango.report import Report
 from fabdjango.script import LOCKED, REVERT_FAILED, REVERTED
 from fabdjango.transport import Account, PhaseResult, StepResult, Transport
 
-__all__ = ["Runner", "deploy", "found_by", "look", "prepared", "show_deploy", "tidy_up"]
+__all__ = ["Runner", "deploy", "look", "look_from_outside", "prepared", "show_deploy", "tidy_up"]
 
 
 @dataclass
@@ -27,30 +29,22 @@ class Runner:
     report: Report
     dry: bool = False
 
-    def do(self, *steps: Step, lock: bool = True) -> PhaseResult:
-        """
-        Run single steps as a phase of their own and show what they print.
+    def do(self, *steps: Step) -> PhaseResult:
+        """Run steps that write as a phase of their own, under the site's lock."""
+        return self.run(Phase(steps[0].name, steps, lock=self.site.layout.lock, holder=self.site.holder))
 
-        Steps that write hold the site's ``lock``. In a dry run they are shown, not run.
-        """
-        return self.perform(
-            Phase(steps[0].name, steps, lock=self.site.layout.lock if lock else None, holder=self.site.holder)
-        )
+    def ask(self, *steps: Step) -> None:
+        """Run steps that only read, and print what they find."""
+        self._print(Phase(steps[0].name, _captured(steps), reads_only=True))
 
-    def perform(self, phase: Phase) -> PhaseResult:
-        """Run ``phase``, or show it in a dry run."""
-        if self.dry:
-            self.report.show_phase(phase, {})
-            return PhaseResult(phase, 0)
-        return self.run(phase)
+    def call(self, *steps: Step) -> None:
+        """Run commands of the project's, which may do anything, and print their output."""
+        self._print(Phase(steps[0].name, _captured(steps)))
 
-    def ask(self, *steps: Step) -> PhaseResult:
-        """Run steps that only read, and print their output."""
-        result = self.do(*(replace(step, capture=True) for step in steps), lock=False)
-        for step in result.steps:
+    def _print(self, phase: Phase) -> None:
+        for step in self.run(phase).steps:
             if step.output:
                 self.report.show(step.output)
-        return result
 
     def run(self, phase: Phase) -> PhaseResult:
         """Run ``phase``; raises the error that fits if a step fails or the link breaks."""
@@ -62,7 +56,7 @@ class Runner:
 
     def error(self, result: PhaseResult) -> FabdjangoError:
         """What a phase that did not end well means."""
-        phase, host = result.phase, self.site.host
+        phase, host, target = result.phase, self.site.host, self.site.target
         step = result.failed
         title = _title(phase, step)
         output = self.report.redactor.hide(step.output if step else "")
@@ -104,13 +98,13 @@ class Runner:
                 host=host,
                 step=title,
                 output=shown,
-                cure=f"fab -H {host} status\nfab -H {host} supervisor.logs",
+                cure=f"fab -H {target} status\nfab -H {target} supervisor.logs",
             )
         return StepFailedError(message, host=host, step=title, output=shown, state=_state_after(step), cure=cure)
 
     def _lost(self, phase: Phase, title: str) -> FabdjangoError:
         host = self.site.host
-        cure = f"look: fab -H {host} status\nthen deploy again: what is half-done is cleared first"
+        cure = f"look: fab -H {self.site.target} status\nthen deploy again: what is half-done is cleared first"
         message = f"the connection broke during {title or phase.name}"
         if phase.serving:
             return UnknownStateError(message, host=host, step=title, cure=cure)
@@ -123,6 +117,10 @@ class Runner:
             if back
             else "reverted: there was no release before, and none is current now"
         )
+
+
+def _captured(steps: Iterable[Step]) -> tuple[Step, ...]:
+    return tuple(replace(step, capture=True) for step in steps)
 
 
 def _title(phase: Phase, step: StepResult | None) -> str:
@@ -164,13 +162,37 @@ def deploy(runner: Runner, ref: str) -> None:
 def look(runner: Runner, ref: str, *, fetch: bool = True) -> Facts:
     """The facts of host and commit."""
     result = runner.run(recipes.survey(runner.site, ref, fetch=fetch, lock=fetch))
-    return found_by(result)
+    return _found_by(runner, result)
 
 
-def found_by(result: PhaseResult) -> Facts:
-    """The facts that a survey phase found."""
+def look_from_outside(runner: Runner, ref: str) -> Facts:
+    """
+    The facts without writing anything: the repository is asked what ``ref`` is, but nothing is fetched.
+
+    Of a commit that the host does not have, its files are taken to be as in the one before; a note says so.
+    """
+    site = runner.site
+    base = recipes.survey(site, ref, fetch=False, lock=False)
+    asked = runner.run(replace(base, steps=(base.steps[0], git.list_remote(site.settings), *base.steps[1:])))
+    facts = _found_by(runner, asked)
+    listing = asked.step("fetch")
+    sha = git.read_listing(listing.output if listing else "", ref) or facts.sha
+    if sha == facts.sha:
+        return facts
+    runner.report.say(
+        f"{ref} is {sha[:12]} in the repository, which the host has not fetched: its files are taken to be as before",
+        style="yellow",
+    )
+    return recipes.assumed(site, facts, sha)
+
+
+def _found_by(runner: Runner, result: PhaseResult) -> Facts:
     step = result.step("survey")
-    return read_facts(step.output if step else "")
+    facts = read_facts(step.output if step else "")
+    # The host's own pip settings may hold the password of an index.
+    words = " ".join(facts.pip_config.values()).split()
+    runner.report.redactor.add(*(word for word in words if "@" in word))
+    return facts
 
 
 def _serves(runner: Runner, plan: Deployment) -> bool:
@@ -187,7 +209,7 @@ def prepared(runner: Runner, plan: Deployment, phase: Phase) -> DjangoFacts:
     if plan.facts.releases.get(plan.release):
         # Only its programs, their file or the symlink are not as they should be.
         return DjangoFacts()
-    result = runner.perform(phase)
+    result = runner.run(phase)
     if runner.dry:
         return recipes.ANY_MIGRATION
     step = next((each for each in result.steps if each.name == "check" and each.output.strip()), None)
@@ -210,13 +232,7 @@ def tidy_up(runner: Runner, plan: Deployment) -> None:
 def show_deploy(runner: Runner, ref: str) -> None:
     """Print what a deploy of ``ref`` would run; the host is read and nothing is written anywhere."""
     report = runner.report
-    facts = look(runner, ref, fetch=False)
-    if not facts.sha:
-        report.say(
-            "the host has not fetched this commit, and a dry run fetches nothing: what follows assumes a commit like the last one",
-            style="yellow",
-        )
-        facts = recipes.assumed(runner.site, facts)
+    facts = look_from_outside(runner, ref)
     plan = recipes.deployment(runner.site, facts, ref)
     report.show_phase(recipes.survey(runner.site, ref), dict(facts.managed))
     if plan.unchanged:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -112,6 +113,11 @@ def layout_of(settings: Settings) -> Layout:
     """The layout that ``settings.root`` describes; a root that leaves its folder by ``..`` is refused."""
     text = settings.root.replace("{project}", settings.project)
     root = PurePosixPath(text)
+    # PATH is cut at :, gunicorn's bind at a comma; supervisor expands % and takes its own folder for a pattern.
+    cut = re.search(r"[:,%*?\[]", text)
+    if cut:
+        msg = f"fabdjango.root holds {cut.group()!r}, which a path of programs cannot carry: {text!r}"
+        raise ConfigError(msg, cure=f"for instance root: /srv/{settings.project}")
     if ".." in root.parts or len(root.parts) < 2:
         msg = f"fabdjango.root must be a folder of the site's own, not {text!r}"
         raise ConfigError(msg, cure=f"for instance root: /srv/{settings.project}")

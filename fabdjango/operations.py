@@ -5,17 +5,16 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import get_origin
 
 from fabdjango import recipes
-from fabdjango.commands import django, git, gunicorn, supervisor, venv
+from fabdjango.commands import django, git, supervisor, venv
 from fabdjango.commands import release as releases
 from fabdjango.escape import env_assignments, raw, sh
 from fabdjango.exceptions import ConfigError, FabdjangoError, StepFailedError
 from fabdjango.facts import Facts
-from fabdjango.fleet import Runner, found_by, look, prepared, tidy_up
+from fabdjango.fleet import Runner, look, look_from_outside, prepared, tidy_up
 from fabdjango.layout import Layout
 from fabdjango.plan import Phase, Step
 from fabdjango.recipes import Deployment
@@ -27,6 +26,7 @@ __all__ = [
     "build_venv",
     "checkout",
     "config_lines",
+    "configure_gunicorn",
     "configure_supervisor",
     "diff_packages",
     "install_supervisor",
@@ -36,7 +36,6 @@ __all__ = [
     "release_path",
     "restart_programs",
     "run_in_foreground",
-    "show_gunicorn",
     "status",
     "supervise",
     "supervisord",
@@ -91,7 +90,7 @@ def checkout(runner: Runner, ref: str) -> None:
         lock=plan.layout.lock,
         holder=runner.site.holder,
     )
-    runner.perform(phase)
+    runner.run(phase)
     runner.report.say(f"checked out: releases/{plan.release} holds {facts.subject}; nothing was switched")
 
 
@@ -103,15 +102,12 @@ def build_venv(runner: Runner, release: str, *, install: bool) -> None:
     if install:
         steps.append(venv.install_requirements(settings, facts, layout, plan.key, plan.path))
         steps.append(Step("complete", f"virtualenv {plan.key} is complete", venv.mark_complete(layout, plan.key)))
-    runner.perform(Phase("venv", tuple(step for step in steps if step), lock=layout.lock, holder=runner.site.holder))
+    runner.run(Phase("venv", tuple(step for step in steps if step), lock=layout.lock, holder=runner.site.holder))
 
 
 def diff_packages(runner: Runner, old: str, new: str) -> None:
     """Print the packages that differ, a line each."""
-    if runner.dry:
-        runner.do(*venv.diff(runner.site.layout, old, new))
-        return
-    result = runner.run(Phase("diff", tuple(venv.diff(runner.site.layout, old, new))))
+    result = runner.run(Phase("diff", venv.diff(runner.site.layout, old, new), reads_only=True))
     before, after = (
         {name.lower(): version for name, _, version in (line.partition("==") for line in step.output.splitlines())}
         for step in result.steps
@@ -163,9 +159,6 @@ def run_in_foreground(runner: Runner, command: str) -> None:
             else ["sudo", "-n", "-H", "-u", account.owner, "--", "sh", "-c"]
         )
         words = raw("exec " + sh(*become, command))
-    if runner.dry:
-        runner.report.show(str(words))
-        return
     status = runner.transport.interact(words)
     if status != 0:
         msg = f"the command ended with status {status}"
@@ -180,18 +173,21 @@ def _at_home(runner: Runner) -> tuple[Facts, Layout]:
     return facts, Layout(PurePosixPath(facts.root), runner.site.settings.project)
 
 
-def show_gunicorn(runner: Runner) -> None:
-    """The next gunicorn.conf.py as a difference to the current one."""
-    facts, layout = _at_home(runner)
-    settings = runner.site.settings
-    module = settings.django.settings or str(facts.current_marker.get("settings") or f"{settings.project}.settings")
-    release = facts.current or releases.PLACEHOLDER
-    facts = replace(facts, settings_module=module)
-    put = gunicorn.configure(
-        settings, facts, layout, runner.site.templates, release, django.directory_of(settings, layout.release(release))
-    )
-    found = facts.managed.get(str(layout.current / ".fabdjango" / "gunicorn.conf.py"))
-    runner.report.show("\n".join(difference(put, found)))
+def configure_gunicorn(runner: Runner, release: str) -> None:
+    """Write gunicorn's configuration and the start scripts into a release that does not serve; of one that does, show the difference."""
+    plan = _planned(runner, release)
+    if not plan.facts.releases.get(plan.release):
+        runner.do(releases.write_private(plan.site.settings, plan.layout, plan.release, plan.private))
+        return
+    if plan.release != plan.facts.current:
+        msg = f"{plan.release} is complete, and a complete release is never changed"
+        raise FabdjangoError(msg, host=runner.site.host, cure="deploy: the next release gets the new configuration")
+    current = plan.layout.current / ".fabdjango"
+    for put in plan.private:
+        found = None if put.secret else plan.facts.managed.get(str(current / put.path.name))
+        if found is not None:
+            runner.report.show("\n".join(difference(put, found)))
+    runner.report.say(f"{plan.release} serves and stays as it is: deploy, and the next release gets this")
 
 
 def supervisord(runner: Runner) -> supervisor.Supervisord:
@@ -249,7 +245,7 @@ def activate_release(runner: Runner, release: str) -> None:
     """Complete a release if need be, and let it serve."""
     plan = _planned(runner, release)
     found = prepared(runner, plan, recipes.finish(plan))
-    runner.perform(recipes.activate(plan, found))
+    runner.run(recipes.activate(plan, found))
     if not runner.dry:
         tidy_up(runner, plan)
         runner.report.say(f"activated: {plan.release} serves on {runner.site.host}", style="bold green")
@@ -285,20 +281,11 @@ def status(runner: Runner) -> None:
 def preflight(runner: Runner, ref: str) -> None:
     """Print findings; raises the first error that would stop a deploy of ``ref``."""
     report, site = runner.report, runner.site
-    git.read_ref(ref)
-    look_at_repository = git.list_remote(site.settings)
-    base = recipes.survey(site, ref, fetch=False, lock=False)
-    result = runner.run(replace(base, steps=(base.steps[0], look_at_repository, *base.steps[1:])))
-    facts = found_by(result)
-    remote = result.step("fetch")
+    facts = look_from_outside(runner, ref)
     for line in _findings(facts):
         report.say("ok       " + line)
-    found = _remote_sha(remote.output if remote else "", ref)
-    if found and found != facts.sha:
-        report.say(f"ok       {ref} is {found[:12]} in the repository; the host will fetch it")
-        facts = recipes.assumed(site, facts)
     recipes.deployment(site, facts, ref)
-    report.say(f"ok       a deploy of {ref} can begin", style="bold green")
+    report.say(f"ok       a deploy of {ref} ({facts.sha[:12]}) can begin", style="bold green")
 
 
 def _findings(facts: Facts) -> Iterator[str]:
@@ -308,11 +295,6 @@ def _findings(facts: Facts) -> Iterator[str]:
     yield f"account {facts.user}, sudo {'without a password' if facts.sudo else 'not available'}"
     yield f"site {facts.root}: {len([name for name in facts.releases if facts.releases[name]])} releases, current {facts.current or 'none'}"
     yield "the repository can be read from the host"
-
-
-def _remote_sha(listing: str, ref: str) -> str:
-    refs = {name: sha for sha, _, name in (line.partition("\t") for line in listing.splitlines())}
-    return refs.get(f"refs/heads/{ref}") or refs.get(f"refs/tags/{ref}^{{}}") or refs.get(f"refs/tags/{ref}") or ""
 
 
 def config_lines(resolved: Resolved, rows: Iterable[Row], only: str) -> Iterator[str]:

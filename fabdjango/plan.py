@@ -72,7 +72,7 @@ class Phase:
     that from there on the site itself is touched, so that an undo is a revert
     (exit 3) and a failing undo leaves an unknown state (exit 2). ``lock`` is
     the file that must be locked first, ``holder`` what is written in it.
-    With a ``record`` folder the phase runs detached: it outlives its session
+    ``reads_only`` phases run in a dry run too. With a ``record`` folder the phase runs detached: it outlives its session
     and reports into a file there.
     """
 
@@ -84,6 +84,7 @@ class Phase:
     lock: PurePosixPath | None = None
     holder: str = ""
     record: PurePosixPath | None = None
+    reads_only: bool = False
 
     def __add__(self, other: Phase) -> Phase:
         """Both in one session, under this one's name."""

@@ -64,6 +64,7 @@ class Site:
     layout: Layout
     templates: Templates
     host: str = ""
+    target: str = ""
     holder: str = ""
     env: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     local_settings: str | None = field(default=None, repr=False)
@@ -106,17 +107,17 @@ ANY_MIGRATION = DjangoFacts(migrations=(Migration("…", "…", ("whatever the p
 """Stands for the answer that only a prepared release can give."""
 
 
-def assumed(site: Site, facts: Facts) -> Facts:
-    """Facts of a commit that the host does not have yet, as far as settings tell them; for a dry run only."""
+def assumed(site: Site, facts: Facts, sha: str) -> Facts:
+    """Facts of a commit that the host does not have yet, as far as settings and the last commit tell them."""
     auto = site.settings.venv.requirements == ("auto",)
     sources = ["requirements.txt"] if auto else list(site.settings.venv.requirements)
-    last = facts.releases.get(facts.current) or {}
     return replace(
         facts,
-        sha="0" * 40,
+        sha=sha,
+        subject="",
         manage=True,
         settings_module=facts.settings_module or f"{site.settings.project}.settings",
-        requirements={"sources": sources, "digest": last.get("venv", "")},
+        requirements=facts.requirements or {"sources": sources, "digest": ""},
     )
 
 
@@ -165,7 +166,7 @@ def survey(site: Site, ref: str, *, fetch: bool = True, lock: bool = True) -> Ph
             capture=True,
         )
     )
-    return Phase("survey", tuple(steps), lock=layout.lock if lock else None, holder=site.holder)
+    return Phase("survey", tuple(steps), lock=layout.lock if lock else None, holder=site.holder, reads_only=not fetch)
 
 
 def _managed(site: Site) -> list[tuple[PurePosixPath, bool]]:
@@ -448,7 +449,7 @@ def confirm(plan: Deployment) -> Phase:
         supervisor.wait_running(settings, plan.daemon, 5),
         releases.ask_health(settings, plan.layout, plan.release, timeout=10),
     )
-    return Phase("confirm", steps)
+    return Phase("confirm", steps, reads_only=True)
 
 
 # --- hooks -------------------------------------------------------------------

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
-from fabdjango.escape import Secret, env_name, python_literal, quote, supervisor_value
-from fabdjango.exceptions import ConfigError
+from fabdjango.escape import Redactor, Secret, env_name, python_literal, quote, supervisor_value
+from fabdjango.exceptions import ConfigError, FabdjangoError
 
 __all__ = ["Rendered", "Templates", "read_env", "template_root"]
 
@@ -23,26 +25,17 @@ def template_root() -> Path:
     return installed if (installed / "gunicorn").is_dir() else Path(__file__).resolve().parent.parent / "templates"
 
 
-class _NotSetError(ConfigError, KeyError):
-    """A KeyError too, so that ``env.get(name, default)`` works as on every mapping."""
-
-    def __init__(self, name: str, source: str) -> None:
-        super().__init__(f"{source} needs the environment variable {name}, which is not set", cure=f"{name}='…' fab …")
-
-
 class _OperatorEnvironment(Mapping[str, str]):
     """The operator's environment as ``env`` in a template; remembers what was taken, to hide it in every output."""
 
-    def __init__(self, environ: Mapping[str, str], source: str) -> None:
+    def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        self._source = source
         self.taken: set[str] = set()
 
     def __getitem__(self, name: str) -> str:
-        if name not in self._environ:
-            raise _NotSetError(name, self._source)
-        self.taken.add(self._environ[name])
-        return self._environ[name]
+        value = self._environ[name]
+        self.taken.add(value)
+        return value
 
     def __contains__(self, name: object) -> bool:
         return name in self._environ
@@ -52,6 +45,21 @@ class _OperatorEnvironment(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(self._environ)
+
+
+class _NotSetError(jinja2.UndefinedError):
+    """A template takes a variable that the operator's environment does not have; its text is the name."""
+
+
+class _Undefined(jinja2.StrictUndefined):
+    """Jinja swallows the KeyError of a mapping, and with it which mapping it was."""
+
+    __slots__ = ()
+
+    def __init__(self, hint: Any = None, obj: Any = jinja2.utils.missing, name: Any = None, exc: Any = None) -> None:
+        if isinstance(obj, _OperatorEnvironment):
+            hint, exc = str(name), _NotSetError
+        super().__init__(hint, obj, name, exc or jinja2.UndefinedError)
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class Templates:
         # autoescape is for HTML; each of our targets has a filter of its own.
         self._jinja = jinja2.Environment(
             loader=loader,
-            undefined=jinja2.StrictUndefined,
+            undefined=_Undefined,
             trim_blocks=True,
             lstrip_blocks=True,
             keep_trailing_newline=True,
@@ -104,37 +112,54 @@ class Templates:
             raise ConfigError(
                 msg, cure=f"paths start at {self._local_root}; change fabdjango.{key} or make the file"
             ) from None
-        env = _OperatorEnvironment(self._environ, path)
+        env = _OperatorEnvironment(self._environ)
 
         def compiled() -> jinja2.Template:
             template = self._jinja.from_string(source)
             template.filename = path
             return template
 
-        text = self._rendered(path, compiled, {**values, "env": env})
+        text = self._rendered(path, compiled, {**values, "env": env}, secrets=env.taken)
         return Rendered(text, frozenset(env.taken))
 
-    def _rendered(self, name: str, load: Callable[[], jinja2.Template], values: Mapping[str, object]) -> str:
+    def _rendered(
+        self,
+        name: str,
+        load: Callable[[], jinja2.Template],
+        values: Mapping[str, object],
+        secrets: AbstractSet[str] = frozenset(),
+    ) -> str:
         try:
             return load().render(**values)
+        except _NotSetError as error:
+            variable = error.message
+            msg = f"{name}{_line_of(error)} needs the environment variable {variable}, which is not set"
+            raise ConfigError(msg, cure=f"{variable}='…' fab …") from None
         except jinja2.UndefinedError as error:
-            msg = f"the template {name} uses a name that is not defined: {error.message}"
-            known = ", ".join(sorted(values))
-            raise ConfigError(msg, cure=f"line {_line_of(error)}; the names that there are: {known}") from None
+            why = Redactor(secrets).hide(error.message or "")
+            msg = f"the template {name}{_line_of(error)} uses a name that is not defined: {why}"
+            raise ConfigError(msg, cure="the names that there are: " + ", ".join(sorted(values))) from None
         except jinja2.TemplateSyntaxError as error:
-            msg = f"the template {name} cannot be read: {error.message}"
-            raise ConfigError(msg, cure=f"line {error.lineno}") from None
+            msg = f"the template {name} line {error.lineno} cannot be read: {error.message}"
+            raise ConfigError(msg, cure="mend that line") from None
         except jinja2.TemplateNotFound as error:
-            msg = f"there is no template {error.message}"
-            raise ConfigError(msg) from None
+            msg = f"the template {name}{_line_of(error)} asks for {error.message}, which is not there"
+            raise ConfigError(msg, cure=f"templates are looked for in {self._local_root / 'templates'}") from None
+        except FabdjangoError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a template is a program: whatever goes wrong in it is told with its place
+            why = Redactor(secrets).hide(f"{type(error).__name__}: {error}")
+            msg = f"the template {name}{_line_of(error)} cannot be filled in: {why}"
+            raise ConfigError(msg, cure="mend the template") from None
 
 
 def _line_of(error: Exception) -> str:
     trace = error.__traceback__
-    line = "?"
+    line = ""
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename.startswith("<") or trace.tb_frame.f_code.co_filename.endswith(".j2"):
-            line = str(trace.tb_lineno)
+        # Jinja gives its own frames the line of the template.
+        if "__jinja_exception__" in trace.tb_frame.f_globals:
+            line = f" line {trace.tb_lineno}"
         trace = trace.tb_next
     return line
 
@@ -142,19 +167,19 @@ def _line_of(error: Exception) -> str:
 # --- files of environment variables -------------------------------------------
 
 _LINE = re.compile(
-    r"""\s*(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=[ \t]*
-        (?: '(?P<single>[^']*)' | "(?P<double>(?:[^"\\]|\\.)*)" | (?P<bare>[^\n'"][^\n]*?|) )
-        [ \t]*(?:\n|\#[^\n]*\n|\Z)""",
+    r"""[ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)[ \t]*=(?P<space>[ \t]*)
+        (?: '(?P<single>[^']*)' | "(?P<double>(?:[^"\\]|\\.)*)" | (?P<bare>(?:[^\s'"][^\n]*?)?) )
+        (?:[ \t]+\#[^\n]*)?[ \t]*\r?(?:\n|\Z)""",
     re.VERBOSE | re.DOTALL,
 )
-_SKIP = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\n|\Z)")
+_SKIP = re.compile(r"[ \t]*(?:#[^\n]*)?\r?(?:\n|\Z)")
 
 
 def read_env(text: str, source: str) -> dict[str, Secret]:
     r"""
     ``NAME=value`` lines as values: bare to the end of the line, or in single or double quotes.
 
-    Single quotes mean what they hold. In double quotes a backslash stands
+    After a space, # begins a comment. Single quotes mean what they hold. In double quotes a backslash stands
     before ``"``, ``\``, ``$``, a back quote or ``n``. Both may span lines.
     Nothing is expanded. ``export`` before a name, empty lines and lines that
     start with ``#`` are allowed; anything else is a ConfigError with its line.
@@ -173,7 +198,11 @@ def read_env(text: str, source: str) -> dict[str, Secret]:
             msg = f"{source} line {number} is not NAME=value"
             raise ConfigError(msg, cure="quote a value that holds quotes or spans lines")
         at = found.end()
-        values[env_name(found["name"])] = Secret(_value(found))
+        value = _value(found)
+        if "\0" in value:
+            msg = f"{source}: the value of {found['name']} holds a NUL, which no environment can carry"
+            raise ConfigError(msg, cure="store it in another form, such as base64")
+        values[env_name(found["name"])] = Secret(value)
     return values
 
 
@@ -182,4 +211,5 @@ def _value(found: re.Match[str]) -> str:
         return found["single"]
     if found["double"] is not None:
         return re.sub(r'\\([\\"$`n])', lambda m: "\n" if m[1] == "n" else m[1], found["double"])
-    return re.sub(r"\s+#.*$", "", found["bare"]).rstrip()
+    # A # after a space begins a comment, also where no value stands before it.
+    return "" if found["space"] and found["bare"].startswith("#") else str(found["bare"])

@@ -72,7 +72,8 @@ class Report:
             if self._verbose and event.label not in self._capture:
                 self._line("  | " + event.text, style="dim")
             elif event.label not in self._capture:
-                self._spin(f"{title}: {event.text[:100]}")
+                # Cut after hiding: half a secret would not be known for one.
+                self._spin(f"{title}: {self.redactor.hide(event.text)[:100]}")
         elif event.kind == "note":
             self._line("  note: " + event.text, style="yellow")
         elif event.kind == "end" and step is not None:
@@ -109,8 +110,9 @@ class Report:
         self._spin("")
 
     def _json(self, kind: str, **values: object) -> None:
-        line = json.dumps({"host": self.host, "phase": self._phase, "kind": kind, **values})
-        self._stream.write(self.redactor.hide(line) + "\n")
+        told = {"host": self.host, "phase": self._phase, "kind": kind, **values}
+        shown = {name: self.redactor.hide(value) if isinstance(value, str) else value for name, value in told.items()}
+        self._stream.write(self.redactor.hide(json.dumps(shown)) + "\n")
         self._stream.flush()
 
     def _line(self, text: str, *, style: str = "", prefix: bool = True) -> None:
@@ -137,7 +139,7 @@ class Report:
             return
         from rich.text import Text
 
-        shown = Text(self.redactor.hide(_safe(f"[{self.host}] {self._phase} {text}")))
+        shown = Text(_safe(self.redactor.hide(f"[{self.host}] {self._phase} {text}")))
         if self._status is None:
             self._status = self._console.status(shown)
             self._status.start()

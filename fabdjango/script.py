@@ -133,7 +133,9 @@ def render_script(phase: Phase, *, run: str, owner: str = "", login: str = "") -
     REVERTED, REVERT_FAILED and LOCKED.
     """
     env_name(run)
-    out = [f"# fabdjango: {phase.name}", f"FABDJANGO_RUN={run}", _PRELUDE.strip()]
+    # In braces, as the shell runs nothing of a group whose end did not arrive, even where the text was cut after
+    # a value that looks like our last line.
+    out = [f"# fabdjango: {phase.name}", "{", f"FABDJANGO_RUN={run}", _PRELUDE.strip()]
     names = [step.name for step in phase.steps]
     first_undo = names.index(phase.undo_from) if phase.undo_from else 0
     has_undo = bool(phase.undo)
@@ -152,7 +154,7 @@ def render_script(phase: Phase, *, run: str, owner: str = "", login: str = "") -
             out += [f'[ $rc = 0 ] || {{ undo; [ "$undone" = 0 ] && exit {failed}; exit {lost}; }}']
         else:
             out += [f"[ $rc = 0 ] || exit {FAILED}"]
-    return "\n".join([*out, "exit 0", "#end of script"])
+    return "\n".join([*out, "exit 0", "}", "#end of script"])
 
 
 def _take_lock(path: PurePosixPath, holder: str, *, owner: str, login: str) -> str:

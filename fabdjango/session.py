@@ -35,7 +35,7 @@ from fabdjango.recipes import Site
 from fabdjango.render import Templates, read_env
 from fabdjango.report import Report
 from fabdjango.settings import ROOT_KEY, Layer, Resolved, Settings, environment_layer, resolve
-from fabdjango.transport import Account, FabricTransport
+from fabdjango.transport import Account, DryTransport, FabricTransport, Transport, target_of
 
 __all__ = ["configuration", "host_task", "is_dry", "local_root", "own_settings", "plain_task", "runners"]
 
@@ -88,7 +88,7 @@ def configuration(context: Context, host: str = "") -> Resolved:
     return resolved
 
 
-def _site(context: Context, settings: Settings, host: str, redactor: Redactor) -> Site:
+def _site(context: Context, settings: Settings, host: str, target: str, redactor: Redactor) -> Site:
     templates = Templates(local_root(context))
     env: dict[str, Secret] = {}
     local_settings: str | None = None
@@ -108,7 +108,7 @@ def _site(context: Context, settings: Settings, host: str, redactor: Redactor) -
         redactor.add(*rendered.secrets)
     redactor.add(*(url for url in (settings.venv.index_url, *settings.venv.extra_index_urls) if "@" in url))
     holder = f"{getpass.getuser()}@{socket.gethostname()}"
-    return Site(settings, layout_of(settings), templates, host, holder, env, local_settings)
+    return Site(settings, layout_of(settings), templates, host, target, holder, env, local_settings)
 
 
 _NOT_SECRET = frozenset({"DJANGO_SETTINGS_MODULE", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "DEBUG"})
@@ -180,9 +180,13 @@ def runners(context: Context, redactor: Redactor) -> Iterator[Runner]:
     for connection in _connections(context, resolved):
         settings = configuration(context, _name(connection)).settings
         account = _account(settings, str(connection.user))
-        site = _site(context, settings, _name(connection), redactor)
+        site = _site(context, settings, _name(connection), target_of(connection), redactor)
         report = Report(_name(connection), redactor, form=_form(settings), verbose=bool(context.config.run.echo))
-        yield Runner(site, _transport(connection, settings), account, report)
+        transport: Transport = _transport(connection, settings)
+        dry = is_dry(context)
+        if dry:
+            transport = DryTransport(transport, functools.partial(report.show_phase, present={}))
+        yield Runner(site, transport, account, report, dry)
 
 
 # --- tasks -------------------------------------------------------------------
@@ -221,7 +225,6 @@ def host_task(
     def decorate(function: Callable[..., None]) -> Task[Any]:
         def body(context: Context, redactor: Redactor, *args: Any, **kwargs: Any) -> None:
             for runner in runners(context, redactor):
-                runner.dry = is_dry(context)
                 with contextlib.closing(runner.report):
                     function(runner, *args, **kwargs)
 

@@ -39,6 +39,8 @@ __all__ = [
 
 ROOT_KEY = "fabdjango"
 _CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
+_PACKAGE = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
+_PACKAGE_FORM = "names made of letters, digits, -, _ and ."
 
 
 def setting(help: str, default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
@@ -77,11 +79,20 @@ class Venv:
     install_project: bool = setting(
         "Install the project itself too (pip install .), into a virtualenv of that commit.", False
     )
-    extras: tuple[str, ...] = setting("Extras of the project to install.", ())
-    groups: tuple[str, ...] = setting("Dependency groups to install from uv.lock.", ())
+    extras: tuple[str, ...] = setting("Extras of the project to install.", (), pattern=_PACKAGE, form=_PACKAGE_FORM)
+    groups: tuple[str, ...] = setting(
+        "Dependency groups to install from uv.lock.", (), pattern=_PACKAGE, form=_PACKAGE_FORM
+    )
     index_url: str = setting("Package index instead of the installer's default.", "", secret=True)
-    extra_index_urls: tuple[str, ...] = setting("More package indexes.", (), secret=True)
-    find_links: tuple[str, ...] = setting("Folders or pages on the host's side to look for packages in.", ())
+    extra_index_urls: tuple[str, ...] = setting(
+        "More package indexes.", (), secret=True, pattern=r"\S+", form="addresses without spaces"
+    )
+    find_links: tuple[str, ...] = setting(
+        "Folders or pages on the host's side to look for packages in.",
+        (),
+        pattern=r"[^\s,]+",
+        form="paths or addresses without spaces and commas",
+    )
     no_index: bool = setting("Never ask an index; use find_links only.", False)
     options: tuple[str, ...] = setting("More options for the installer's install command, one word each.", ())
     timeout: int = setting("Seconds that one install may take.", 1800, minimum=1)
@@ -91,8 +102,19 @@ class Venv:
 class Django:
     """manage.py and what is asked of it."""
 
-    settings: str = setting("Settings module; empty takes the one that manage.py names.", "")
-    manage: str = setting("Path of manage.py in the commit; commands run in its folder.", "manage.py")
+    settings: str = setting(
+        "Settings module; empty takes the one that manage.py names.",
+        "",
+        pattern=r"|[^\W\d]\w*(\.[^\W\d]\w*)*",
+        form="a module such as blog.settings",
+    )
+    manage: str = setting(
+        "Path of manage.py in the commit; commands run in its folder.",
+        "manage.py",
+        # PYTHONPATH cannot hold a folder with a colon, and python takes -c for an option.
+        pattern=r"([^:]+/)?[^/-][^/]*",
+        form="the path of a file, without : in its folder and - before its name",
+    )
     migrate: Literal["once", "never"] = setting("Apply migrations in a deploy: once, or never.", "once")
     collectstatic: Literal["auto", "always", "never"] = setting(
         "auto leaves it out, with a note, when STATIC_ROOT is not set.", "auto"
@@ -115,7 +137,10 @@ class Gunicorn:
         "wsgi, or asgi (with uvicorn's worker unless worker_class says otherwise).", "wsgi"
     )
     bind: str = setting(
-        "Address to listen on: host:port, or unix:/path; {run} is the site's run folder.", "127.0.0.1:8000"
+        "Address to listen on: host:port, or unix:/path; {run} is the site's run folder.",
+        "127.0.0.1:8000",
+        pattern=r"[^,]+",
+        form="one address",
     )
     workers: str = setting(
         "Number of worker processes; auto is two per processor plus one, nine at most.",
@@ -137,7 +162,11 @@ class Gunicorn:
 class Process:
     """One more program of the site, run in the release with its environment."""
 
-    command: str = setting("Shell command line; the virtualenv's programs come first in PATH.", is_shell=True)
+    command: str = setting(
+        "Shell command line; the virtualenv's programs come first in PATH.",
+        is_shell=True,
+        example="celery -A blog worker",
+    )
     stop_timeout: int = setting("Seconds it may take to stop before it is killed.", 30, minimum=1)
     startsecs: int = setting("Seconds it must stay up to count as started.", 2, minimum=0)
 
@@ -158,10 +187,17 @@ class Supervisor:
 class Health:
     """How the new release is asked whether it serves."""
 
-    path: str = setting("Path to request.", "/", pattern=r"/.*")
+    path: str = setting(
+        "Path to request.", "/", pattern=r"/[!-~]*", form="a path as in a request line: ASCII, spaces as %20"
+    )
     expect: tuple[int, ...] = setting("Status codes that count as healthy.", (200,))
     text: str = setting("Text that the answer's body must hold.", "")
-    host: str = setting("Host header; empty takes the first name of ALLOWED_HOSTS.", "")
+    host: str = setting(
+        "Host header; empty takes the first name of ALLOWED_HOSTS.",
+        "",
+        pattern=r"[!-~]*",
+        form="a host name as in a request: ASCII without spaces",
+    )
     https: Literal["auto", "yes", "no"] = setting(
         "Ask as a proxy does for https; auto does so when the site redirects there.", "auto"
     )
@@ -268,14 +304,15 @@ def resolve(layers: Sequence[Layer], *, stage: str = "", host: str = "") -> Reso
             raise _wrong_form("", "a mapping of settings", layer.values, layer.source)
         _check_keys(layer.values, Settings, "", layer.source, extra=_INVENTORY_KEYS)
         _merge(merged, layer.values, sources, layer.source)
-    stages = _mapping(merged.pop("stages", {}), "stages", sources)
-    roles = _mapping(merged.pop("roles", {}), "roles", sources)
+    stages = _mapping(merged.pop("stages", None) or {}, "stages", sources)
+    roles = _mapping(merged.pop("roles", None) or {}, "roles", sources)
+    _check_inventory(stages, roles, merged.get("hosts"), sources)
     if stage and stage not in stages:
         msg = f"there is no stage {stage!r}"
         raise ConfigError(msg, cure=_suggest(stage, stages) or f"define it in fabric.yaml under {ROOT_KEY}: stages:")
     if stage:
         _overlay(merged, stages[stage], f"stages.{stage}", sources, allow_hosts=True)
-    hosts = _mapping(merged.pop("hosts", {}), "hosts", sources)
+    hosts = _mapping(merged.pop("hosts", None) or {}, "hosts", sources)
     own = dict(_mapping(hosts.get(host) or {}, f"hosts.{host}", sources))
     for role in _as_words(own.pop("roles", ()), f"hosts.{host}.roles", sources.get(f"hosts.{host}.roles", "")):
         if role in roles:
@@ -286,11 +323,39 @@ def resolve(layers: Sequence[Layer], *, stage: str = "", host: str = "") -> Reso
     return Resolved(settings, sources, {name: values or {} for name, values in hosts.items()}, tuple(stages))
 
 
+def _check_inventory(
+    stages: Mapping[str, Any], roles: Mapping[str, Any], hosts: Any, sources: Mapping[str, str]
+) -> None:
+    """Raise for a misspelt key of any stage, role or host, so that it does not wait for the one it is for."""
+    staged = [(f"stages.{name}.", (values or {}).get("hosts")) for name, values in _named(stages, "stages", sources)]
+    for name, values in _named(stages, "stages", sources):
+        _check_keys(values or {}, Settings, f"stages.{name}", _source_of(f"stages.{name}", sources), extra=("hosts",))
+    for name, values in _named(roles, "roles", sources):
+        _check_keys(values or {}, Settings, f"roles.{name}", _source_of(f"roles.{name}", sources))
+    for prefix, inventory in [("", hosts), *staged]:
+        for name, values in _named(inventory or {}, f"{prefix}hosts", sources):
+            path = f"{prefix}hosts.{name}"
+            _check_keys(values or {}, Settings, path, _source_of(path, sources), extra=("roles",))
+
+
+def _named(values: Any, path: str, sources: Mapping[str, str]) -> Iterable[tuple[str, Any]]:
+    for name, item in _mapping(values, path, sources).items():
+        if not isinstance(name, str):
+            raise _wrong_form(
+                path, "a mapping by names (quote one that YAML takes for a number)", name, _source_of(path, sources)
+            )
+        yield name, _mapping(item or {}, f"{path}.{name}", sources)
+
+
+def _source_of(prefix: str, sources: Mapping[str, str]) -> str:
+    return next((sources[k] for k in sources if k == prefix or k.startswith(prefix + ".")), prefix)
+
+
 def _overlay(
     merged: dict[str, Any], values: Any, prefix: str, sources: dict[str, str], *, allow_hosts: bool = False
 ) -> None:
     values = _mapping(values or {}, prefix, sources)
-    source = next((sources[k] for k in sources if k == prefix or k.startswith(prefix + ".")), prefix)
+    source = _source_of(prefix, sources)
     _check_keys(values, Settings, prefix, source, extra=_INVENTORY_KEYS[:1] if allow_hosts else ())
     _merge(merged, values, sources, f"{source}, {prefix}")
 
@@ -322,8 +387,20 @@ def _check_keys(values: Mapping[str, Any], kind: type, prefix: str, source: str,
             cure = _suggest(str(key), [*known, *extra]) or "see all of them with: fab config"
             raise ConfigError(msg, cure=cure)
         below = hints[key]
+        named = _class_of_items(below)
         if dataclasses.is_dataclass(below) and isinstance(value, Mapping):
             _check_keys(value, typing.cast("type", below), path, source)
+        elif named and isinstance(value, Mapping):
+            for name, item in value.items():
+                if isinstance(item, Mapping):
+                    _check_keys(item, named, f"{path}.{name}", source)
+
+
+def _class_of_items(hint: Any) -> type | None:
+    """The dataclass of which a mapping's values are, or None."""
+    arguments = get_args(hint)
+    found = len(arguments) == 2 and dataclasses.is_dataclass(arguments[1])
+    return typing.cast("type", arguments[1]) if found else None
 
 
 def _suggest(word: str, known: Iterable[str]) -> str:
@@ -418,7 +495,8 @@ def _integer(value: Any, path: str, source: str, meta: Mapping[str, Any]) -> int
 
 
 def _text(value: Any, path: str, source: str, meta: Mapping[str, Any]) -> str:
-    if isinstance(value, (bool, Mapping, list, tuple)) or value is None:
+    # Of 1.10 or 2024-01-01 00:00 YAML does not keep what was written.
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise _wrong_form(path, "text (quote it, if YAML takes it for something else)", value, source)
     text = str(value)
     if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
@@ -426,7 +504,7 @@ def _text(value: Any, path: str, source: str, meta: Mapping[str, Any]) -> str:
     if _CONTROL.search(text) and not meta.get("is_shell") and not meta.get("multiline"):
         raise _wrong_form(path, "one line without control characters", value, source)
     if "pattern" in meta and not re.fullmatch(meta["pattern"], text):
-        raise _wrong_form(path, f"text like {meta['pattern']}", value, source)
+        raise _wrong_form(path, meta.get("form", f"text like {meta['pattern']}"), value, source)
     return text
 
 
@@ -457,13 +535,14 @@ def _is_secret(path: str) -> bool:
 
 def _missing(path: str, item: dataclasses.Field[Any]) -> ConfigError:
     example = item.metadata.get("example", "…")
-    variable = environment_name(path)
+    is_row = any(row.key == path for row in setting_rows())
+    variable = f"or in the environment:  {environment_name(path)}='{example}'\n" if is_row else ""
     key = "\n".join(f"{'  ' * depth}{part}:" for depth, part in enumerate([ROOT_KEY, *path.split(".")]))
     keyword = path.replace(".", "__")
     return ConfigError(
         f"{ROOT_KEY}.{path} is not set: {item.metadata['help'][0].lower()}{item.metadata['help'][1:]}",
         cure=f"write it in fabric.yaml beside your fabfile:\n\n{key} {example}\n\n"
-        f"or in the environment:  {variable}='{example}'\n"
+        f"{variable}"
         f'or in the fabfile:      ns = fabdjango.site({keyword}="{example}", …)',
     )
 
@@ -501,8 +580,8 @@ def _rows(kind: type, prefix: str) -> Iterable[Row]:
             default = None if item.default is dataclasses.MISSING else item.default
         required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         yield Row(prefix + item.name, default, item.metadata["help"], hint, bool(item.metadata.get("secret")), required)
-        if get_origin(hint) is not None and len(get_args(hint)) == 2 and dataclasses.is_dataclass(get_args(hint)[1]):
-            yield from _rows(get_args(hint)[1], f"{prefix}{item.name}.*.")
+        if named := _class_of_items(hint):
+            yield from _rows(named, f"{prefix}{item.name}.*.")
 
 
 def environment_name(path: str) -> str:
@@ -522,9 +601,12 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
         if not name.startswith("FABRIC_FABDJANGO_") or name == "FABRIC_FABDJANGO_STAGE":
             continue
         row = known.get(name)
-        if row is None or "Mapping" in str(row.kind):
+        if row is None:
             msg = f"the environment variable {name} is not a setting"
             raise ConfigError(msg, cure=_suggest(name, known) or "unset it, or see the settings with: fab config")
+        if "Mapping" in str(row.kind):
+            msg = f"{ROOT_KEY}.{row.key} is a mapping and cannot be set by the environment variable {name}"
+            raise ConfigError(msg, cure=f"write it in fabric.yaml: {ROOT_KEY}: {row.key}:")
         value: Any = (
             [part.strip() for part in text.split(",") if part.strip()] if get_origin(row.kind) is tuple else text
         )

@@ -27,9 +27,19 @@ from fabdjango.plan import Phase
 from fabdjango.script import BOOTSTRAP, Event, EventParser, render_script
 from fabdjango.settings import Ssh
 
-__all__ = ["Account", "FabricTransport", "PhaseResult", "StepResult", "Transport", "connect"]
+__all__ = [
+    "Account",
+    "DryTransport",
+    "FabricTransport",
+    "PhaseResult",
+    "StepResult",
+    "Transport",
+    "connect",
+    "target_of",
+]
 
 _CHUNK = 32768
+_SSH_PORT = 22
 _KEPT_OUTPUT = 400_000
 _TAIL_KILLED = 143
 """Status of a follower that somebody ended with TERM; the program it followed goes on."""
@@ -75,6 +85,11 @@ class PhaseResult:
 
 
 Listener = Callable[[Event, StepResult | None], None]
+
+
+def target_of(connection: Connection) -> str:
+    """The host as -H takes it, with the account and, if it is not 22, the port."""
+    return f"{connection.user}@{connection.host}" + ("" if connection.port == _SSH_PORT else f":{connection.port}")
 
 
 class Transport(Protocol):
@@ -203,7 +218,7 @@ class FabricTransport:
             else:
                 status = self._converse_detached(script, conversation, phase, run)
         except KeyboardInterrupt:
-            raise _interrupted(self.host, phase) from None
+            raise _interrupted(self.connection, phase) from None
         conversation.close()
         # -1 is paramiko's word for "the other side never said": unknown, not failed.
         conversation.follower.result.status = None if status == -1 else status
@@ -273,17 +288,38 @@ class FabricTransport:
         connect(self.connection, self._ssh, may_ask=self._may_ask)
 
 
-def _interrupted(host: str, phase: Phase) -> FabdjangoError:
+class DryTransport:
+    """Runs the phases that only read, over ``real``; shows all others instead of running them."""
+
+    def __init__(self, real: Transport, show: Callable[[Phase], None]) -> None:
+        self.host = real.host
+        self._real = real
+        self._show = show
+
+    def run(self, phase: Phase, account: Account, listener: Listener) -> PhaseResult:
+        """What is shown counts as done, without output."""
+        if phase.reads_only:
+            return self._real.run(phase, account, listener)
+        self._show(phase)
+        return PhaseResult(phase, 0)
+
+    def interact(self, command: Shell) -> int:
+        """Print the command."""
+        sys.stdout.write(f"would run with a terminal: {command}\n")
+        return 0
+
+
+def _interrupted(connection: Connection, phase: Phase) -> FabdjangoError:
     if phase.serving:
         return UnknownStateError(
             "you stopped watching; the host goes on by itself, and reverts by itself if the release does not answer",
-            host=host,
+            host=connection.host,
             step=phase.name,
-            cure=f"see what became of it: fab -H {host} status",
+            cure=f"see what became of it: fab -H {target_of(connection)} status",
         )
     return FabdjangoError(
         "interrupted",
-        host=host,
+        host=connection.host,
         step=phase.name,
         state="nothing that serves was touched",
         cure="deploy again: what is half-done is cleared first",
@@ -392,8 +428,8 @@ def _quiet_paramiko() -> Iterator[None]:
 
 def _connect_error(error: Exception, connection: Connection, known_hosts: Path) -> ConnectError:
     host, port, user = connection.host, connection.port, connection.user
-    name = host if port == 22 else f"[{host}]:{port}"
-    flag = "" if port == 22 else f"-p {port} "
+    name = host if port == _SSH_PORT else f"[{host}]:{port}"
+    flag = "" if port == _SSH_PORT else f"-p {port} "
     if isinstance(error, ssh_exception.BadHostKeyException):
         return ConnectError(
             f"the host key of {name} has changed: another machine, or somebody in between",

@@ -19,6 +19,7 @@ __all__ = [
     "head",
     "list_remote",
     "log",
+    "read_listing",
     "read_ref",
     "show",
     "status",
@@ -89,7 +90,8 @@ def _fetch(settings: Settings, layout: Layout) -> Shell:
         _network(
             settings,
             raw(f"--git-dir={quote_path(layout.mirror)}"),
-            "-c", "gc.auto=0", "-c", "fetch.fsckObjects=false",
+            # In the background it would go on after our lock is gone.
+            "-c", "gc.autoDetach=false", "-c", "maintenance.autoDetach=false",
             "fetch", "--quiet", "--force", "--prune", "--no-recurse-submodules", "--", _url(settings), *_BRANCHES_AND_TAGS,
         ),
         raw(f'[ "$before" != "$({git} for-each-ref)" ] || unchanged "nothing new"'),
@@ -104,6 +106,13 @@ def list_remote(settings: Settings) -> Step:
         _network(settings, "ls-remote", "--heads", "--tags", "--", _url(settings)),
         capture=True,
     )
+
+
+def read_listing(listing: str, ref: str) -> str:
+    """The commit that ``ref`` is in an answer to list_remote: a branch, else a tag, else a commit that one of them is at."""
+    refs = {name: sha for sha, _, name in (line.partition("\t") for line in listing.splitlines())}
+    named = refs.get(f"refs/heads/{ref}") or refs.get(f"refs/tags/{ref}^{{}}") or refs.get(f"refs/tags/{ref}")
+    return named or next((sha for sha in refs.values() if len(ref) >= 4 and sha.startswith(ref.lower())), "")
 
 
 def export_release(layout: Layout, release: str, sha: str) -> Step:

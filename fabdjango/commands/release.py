@@ -127,7 +127,9 @@ def _start(templates: Templates, private: PurePosixPath, words: Shell) -> str:
 def write_private(settings: Settings, layout: Layout, release: str, puts: tuple[Put, ...]) -> Step:
     """Write them, and copy the environment and settings files that somebody keeps in shared by hand."""
     private = layout.private(release)
-    body = [sh("chmod", "750", private)]
+    # Hooks of this moment run where manage.py will be.
+    directory = django.directory_of(settings, layout.release(release))
+    body = [sh("chmod", "750", private), sh("mkdir", "-p", "--", directory)]
     if not settings.env_file:
         body.append(_copy_if_there(layout.env_file, private / "shared.env"))
     if not settings.local_settings:

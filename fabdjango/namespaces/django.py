@@ -33,7 +33,7 @@ def manage(runner: Runner, command: str, release: str = "current") -> None:
     and the virtualenv of the site. The string is split into words as a shell
     would; nothing in it is expanded.
     """
-    runner.ask(build.manage(runner.site.settings, operations.release_path(runner, release), command))
+    runner.call(build.manage(runner.site.settings, operations.release_path(runner, release), command))
 
 
 @host_task(help={"deploy": "Include the checks for deployment settings.", **_RELEASE})

@@ -10,16 +10,15 @@ from fabdjango.session import host_task
 __all__ = ["check", "configure", "run", "status"]
 
 
-@host_task()
-def configure(runner: Runner) -> None:
+@host_task(help={"release": "Id of a release; newest is the newest one."})
+def configure(runner: Runner, release: str = "newest") -> None:
     """
-    Show the gunicorn.conf.py that the next release gets.
+    Write gunicorn.conf.py and the start scripts of a release.
 
-    The file belongs to its release and is never changed in one that serves:
-    change the settings under gunicorn and deploy. Shown is the difference to
-    the release that serves.
+    A release that serves is never changed: for it, the difference to what the
+    next one would get is shown. Reads gunicorn, processes and environment.
     """
-    operations.show_gunicorn(runner)
+    operations.configure_gunicorn(runner, release)
 
 
 @host_task()
@@ -27,7 +26,7 @@ def check(runner: Runner) -> None:
     """
     Let gunicorn read its configuration and import the application.
     """
-    runner.ask(build.check(runner.site.layout))
+    runner.call(build.check(runner.site.layout))
 
 
 @host_task(help={"bind": "Address for this trial."})

@@ -1,0 +1,108 @@
+"""
+A transport that runs nothing: for tests of tasks, ours and those of people who write plugins.
+
+    transport = RecordingTransport({"survey": facts})
+    call(fabdjango.git["status"], runner(transport), ref="main")
+    assert transport.transcript == "…"
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from invoke.tasks import Task
+
+from fabdjango.escape import Redactor, Secret, Shell
+from fabdjango.fleet import Runner
+from fabdjango.layout import layout_of
+from fabdjango.plan import Phase
+from fabdjango.recipes import Site
+from fabdjango.render import Templates
+from fabdjango.report import Report
+from fabdjango.script import Event, render_body
+from fabdjango.settings import Layer, resolve
+from fabdjango.transport import Account, Listener, PhaseResult, StepResult
+
+__all__ = ["RecordingTransport", "call", "runner"]
+
+
+class RecordingTransport:
+    """
+    Keeps the shell of every step, in the form for a reader, and answers from a table.
+
+    ``answers`` maps a step's name to its output, or to an exit status if it is
+    to fail. Steps without an answer end well and print nothing.
+    """
+
+    host = "web1.example.com"
+
+    def __init__(self, answers: Mapping[str, str | int] | None = None) -> None:
+        self._answers = dict(answers or {})
+        self._lines: list[str] = []
+
+    @property
+    def transcript(self) -> str:
+        """Everything that would have run: phases, steps and their shell."""
+        return "\n".join(self._lines) + "\n" if self._lines else ""
+
+    def run(self, phase: Phase, account: Account, listener: Listener) -> PhaseResult:  # noqa: ARG002 - the protocol's form
+        """Record ``phase`` and answer; after a step that fails, the undo is recorded too."""
+        result = PhaseResult(phase, 0)
+        self._lines.append(f"== {phase.name}" + (" (locked)" if phase.lock else ""))
+        for number, step in enumerate(phase.steps):
+            answer = self._answers.get(step.name, "")
+            status = answer if isinstance(answer, int) else 0
+            who = f" as {step.user}" if step.user else ""
+            self._lines += [f"-- {step.name}{who}: {step.title}"]
+            body = render_body(step, shown=True)
+            if body:
+                self._lines.append(str(body))
+            done = StepResult(str(number), step.name, status, answer if isinstance(answer, str) else "")
+            result.steps.append(done)
+            listener(Event("end", str(number), str(status)), done)
+            if status:
+                result.status = 93 if phase.serving else 90
+                self._lines += [f"-- undo: {each.title}" for each in phase.undo]
+                break
+        return result
+
+    def interact(self, command: Shell) -> int:
+        """Record a command that would get a terminal."""
+        self._lines.append(f"== terminal\n{command}")
+        return 0
+
+
+def runner(
+    transport: RecordingTransport,
+    values: Mapping[str, Any],
+    *,
+    env: Mapping[str, str] | None = None,
+    local_settings: str | None = None,
+    account: Account | None = None,
+    dry: bool = False,
+) -> Runner:
+    """A Runner for ``transport``; ``values`` is what fabric.yaml has below ``fabdjango:``."""
+    settings = resolve([Layer("fabric.yaml", values)]).settings
+    secrets = {name: Secret(value) for name, value in (env or {}).items()}
+    site = Site(
+        settings,
+        layout_of(settings),
+        Templates(Path(), {}),
+        transport.host,
+        f"deploy@{transport.host}",
+        "ann@laptop",
+        secrets,
+        local_settings,
+    )
+    report = Report(transport.host, Redactor(env.values() if env else ()), stream=io.StringIO())
+    return Runner(site, transport, account or Account("deploy", "deploy"), report, dry)
+
+
+def call(task: Task[Any], target: Runner, **arguments: object) -> None:
+    """Run the function behind a task for ``target``, without Fabric and without turning errors into exit codes."""
+    function: Any = inspect.unwrap(task.body)
+    function(target, **arguments)

@@ -129,28 +129,30 @@ class Templates:
         values: Mapping[str, object],
         secrets: AbstractSet[str] = frozenset(),
     ) -> str:
+        def failed(message: str, cure: str) -> ConfigError:
+            hide = Redactor(secrets).hide
+            return ConfigError(hide(message), cure=hide(cure))
+
         try:
             return load().render(**values)
         except _NotSetError as error:
             variable = error.message
             msg = f"{name}{_line_of(error)} needs the environment variable {variable}, which is not set"
-            raise ConfigError(msg, cure=f"{variable}='…' fab …") from None
+            raise failed(msg, f"{variable}='…' fab …") from None
         except jinja2.UndefinedError as error:
-            why = Redactor(secrets).hide(error.message or "")
-            msg = f"the template {name}{_line_of(error)} uses a name that is not defined: {why}"
-            raise ConfigError(msg, cure="the names that there are: " + ", ".join(sorted(values))) from None
+            msg = f"the template {name}{_line_of(error)} uses a name that is not defined: {error.message}"
+            raise failed(msg, "the names that there are: " + ", ".join(sorted(values))) from None
         except jinja2.TemplateSyntaxError as error:
             msg = f"the template {name} line {error.lineno} cannot be read: {error.message}"
-            raise ConfigError(msg, cure="mend that line") from None
+            raise failed(msg, "mend that line") from None
         except jinja2.TemplateNotFound as error:
             msg = f"the template {name}{_line_of(error)} asks for {error.message}, which is not there"
-            raise ConfigError(msg, cure=f"templates are looked for in {self._local_root / 'templates'}") from None
+            raise failed(msg, f"templates are looked for in {self._local_root / 'templates'}") from None
         except FabdjangoError:
             raise
         except Exception as error:  # noqa: BLE001 - a template is a program: whatever goes wrong in it is told with its place
-            why = Redactor(secrets).hide(f"{type(error).__name__}: {error}")
-            msg = f"the template {name}{_line_of(error)} cannot be filled in: {why}"
-            raise ConfigError(msg, cure="mend the template") from None
+            msg = f"the template {name}{_line_of(error)} cannot be filled in: {type(error).__name__}: {error}"
+            raise failed(msg, "mend the template") from None
 
 
 def _line_of(error: Exception) -> str:

@@ -291,24 +291,26 @@ def tail(settings: Settings, daemon: Supervisord, count: int = 40) -> Step:
     )
 
 
-def _verb(settings: Settings, daemon: Supervisord, verb: str, title: str, only: str = "") -> Step:
+def _verb(settings: Settings, daemon: Supervisord, verb: str, as_it_was: str, only: str) -> Step:
+    """``start`` or ``stop``; supervisorctl calls it an error when nothing is to do, which it is not."""
     target = f"{settings.project}:{settings.project}-{only}" if only else f"{settings.project}:*"
-    return Step(verb, f"{title} {target}", raw(f"{daemon.control} {sh(verb, target)}"), user=daemon.user)
+    body = block(
+        raw(f"out=$({daemon.control} {sh(verb, target)}) && done=1 || done="),
+        raw('printf "%s\\n" "$out"'),
+        raw(f'[ "$done" ] || [ -z "$(printf "%s\\n" "$out" | grep -v {quote(as_it_was)})" ]'),
+        raw(f"case $out in ''|*{quote(as_it_was)}*) unchanged {quote(as_it_was)};; esac"),
+    )
+    return Step(verb, f"{verb} {target}", body, user=daemon.user)
 
 
 def start(settings: Settings, daemon: Supervisord, only: str = "") -> Step:
     """Start the site's programs, or one of them; those that run stay as they are."""
-    step = _verb(settings, daemon, "start", "start", only)
-    # supervisorctl calls it an error that a program runs.
-    body = f'out=$({step.body}) || {{ printf "%s\\n" "$out" | grep -v "already started" | grep -q ERROR && {{ printf "%s\\n" "$out"; exit 1; }}; }}\nprintf "%s\\n" "$out"'
-    return Step(step.name, step.title, raw(body), user=step.user)
+    return _verb(settings, daemon, "start", "already started", only)
 
 
 def stop(settings: Settings, daemon: Supervisord, only: str = "") -> Step:
     """Stop the site's programs, or one of them."""
-    step = _verb(settings, daemon, "stop", "stop", only)
-    body = f'out=$({step.body}) || {{ printf "%s\\n" "$out" | grep -v "not running" | grep -q ERROR && {{ printf "%s\\n" "$out"; exit 1; }}; }}\nprintf "%s\\n" "$out"'
-    return Step(step.name, step.title, raw(body), user=step.user)
+    return _verb(settings, daemon, "stop", "not running", only)
 
 
 def status(settings: Settings, daemon: Supervisord) -> Step:

@@ -86,7 +86,10 @@ if P["app"]:
                 "set fabdjango.gunicorn.app; the settings name %s" % getattr(settings, "WSGI_APPLICATION", "none"),
             )
         fail_with_traceback("the application %s cannot be imported" % P["app"])
-    except Exception:
+    except BaseException as error:
+        # sys.exit() at import ends the program without a word.
+        if isinstance(error, KeyboardInterrupt):
+            raise
         fail_with_traceback("the application %s cannot be imported" % P["app"])
     plain = name.split("(")[0].split(".")[0] or "application"
     if not hasattr(target, plain):

@@ -1,6 +1,5 @@
 """What a deploy runs, from the first question to the last line."""
 
-import json
 import os
 from pathlib import Path
 
@@ -9,66 +8,21 @@ import pytest
 import fabdjango
 from fabdjango.exceptions import RevertedError, StepFailedError
 from fabdjango.recording import RecordingTransport, call, runner
+from tests.namespaces.text import SITE, answers
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-SHA = "0123456789abcdef0123456789abcdef01234567"
-SITE = {
-    "project": "blog",
-    "repository": "ssh://git@example.com/it's here.git",
-    "root": "/srv/the blog",
+BLOG = {
+    **SITE,
     "shared": ["media/", "db.sqlite3"],
-    "processes": {"worker": {"command": "celery -A blog worker --loglevel 'info'"}},
     "hooks": {"before_collectstatic": ["npm ci && npm run build"]},
     "first_deploy": ["python manage.py loaddata 'first posts'"],
 }
-SURVEY = {
-    "user": "deploy",
-    "home": "/home/deploy",
-    "root": "/srv/the blog",
-    "processors": 2,
-    "disk": [9_000_000_000, 500_000],
-    "programs": {"uv": "/usr/bin/uv", "supervisorctl": "/usr/bin/supervisorctl", "supervisord": "/usr/bin/supervisord"},
-    "system": "Linux x86_64",
-    "sudo": True,
-    "python": {
-        "version": "3.11.2",
-        "tag": "cpython-311",
-        "platform": "linux-x86_64",
-        "path": "/usr/bin/python3",
-        "ensurepip": True,
-    },
-    "supervisor_conf_d": True,
-    "sha": SHA,
-    "subject": "0123456 Say it's done",
-    "manage": True,
-    "settings_module": "blog.settings",
-    "requirements": {
-        "sources": ["requirements.txt"],
-        "missing": [],
-        "digest": "d" * 64,
-        "hashed": False,
-        "local": False,
-    },
-}
-DJANGO = {
-    "migrations": [{"app": "posts", "name": "0001_initial", "operations": ["Create model Post"]}],
-    "static_root": "/srv/the blog/static",
-    "static_url": "",
-    "host": "example.com",
-    "checks": [],
-    "notes": [],
-}
-
-
-def answers(**more: "str | int") -> dict[str, "str | int"]:
-    """What a host without a release answers."""
-    return {"survey": json.dumps(SURVEY), "check": json.dumps(DJANGO), **more}
 
 
 def test_the_first_deploy_as_a_whole() -> None:
     """Four sessions, and every word that the host's shell gets to read."""
     transport = RecordingTransport(answers())
-    call(fabdjango.ns["deploy"], runner(transport, SITE, env={"SECRET_KEY": "canary-5up3r-53cr3t"}), commit="main")
+    call(fabdjango.ns["deploy"], runner(transport, BLOG, env={"SECRET_KEY": "canary-5up3r-53cr3t"}), commit="main")
     golden = GOLDEN / "deploy.txt"
     if os.environ.get("FABDJANGO_GOLDEN"):
         golden.write_text(transport.transcript, encoding="utf-8")
@@ -83,7 +37,7 @@ def test_a_step_that_fails_before_the_switch_changes_nothing() -> None:
     transport = RecordingTransport(answers(install=1))
 
     with pytest.raises(StepFailedError) as caught:
-        call(fabdjango.ns["deploy"], runner(transport, SITE), commit="main")
+        call(fabdjango.ns["deploy"], runner(transport, BLOG), commit="main")
 
     assert (caught.value.exit_code, caught.value.state) == (1, "nothing that serves was touched")
     assert transport.transcript.endswith("-- undo: remove the unfinished release 1-0123456789ab\n")
@@ -94,7 +48,7 @@ def test_a_release_that_does_not_answer_is_taken_back() -> None:
     transport = RecordingTransport(answers(health=1))
 
     with pytest.raises(RevertedError) as caught:
-        call(fabdjango.ns["deploy"], runner(transport, SITE), commit="main")
+        call(fabdjango.ns["deploy"], runner(transport, BLOG), commit="main")
 
     assert caught.value.exit_code == 3
     undone = transport.transcript.rpartition("-- health")[2]

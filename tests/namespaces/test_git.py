@@ -4,22 +4,14 @@ import pytest
 
 import fabdjango
 from fabdjango.exceptions import ConfigError
-from fabdjango.recording import RecordingTransport, call, runner
-from tests.namespaces.text import joined
+from tests.namespaces.text import SITE, joined, transcript
 
-SITE = {"project": "blog", "repository": "ssh://git@example.com/it's here.git", "root": "~/the blog"}
-
-
-def transcript(task: str, **arguments: object) -> str:
-    """Everything that a task of git would run."""
-    transport = RecordingTransport()
-    call(fabdjango.git[task], runner(transport, SITE), **arguments)
-    return transport.transcript
+HOME = {**SITE, "root": "~/the blog"}
 
 
 def test_clone_makes_a_bare_mirror_under_the_lock() -> None:
     """The address and the folder are quoted; git neither asks nor waits."""
-    assert transcript("clone") == joined(
+    assert transcript(fabdjango.git["clone"], HOME) == joined(
         """\
         == clone (locked)
         -- clone: clone ssh://git@example.com/it's here.git as a bare mirror
@@ -43,7 +35,7 @@ def test_clone_makes_a_bare_mirror_under_the_lock() -> None:
 
 def test_log_resolves_a_branch_before_a_tag_before_a_commit() -> None:
     """A branch called like an attack is only a name."""
-    assert transcript("log", ref="feature/$(id)", count=3) == joined(
+    assert transcript(fabdjango.git["log"], HOME, ref="feature/$(id)", count=3) == joined(
         """\
         == log
         -- log: log of feature/$(id)
@@ -61,4 +53,4 @@ def test_log_resolves_a_branch_before_a_tag_before_a_commit() -> None:
 def test_what_is_not_a_name_never_reaches_a_host(ref: str) -> None:
     """Options and expressions are refused before anything is built."""
     with pytest.raises(ConfigError, match="is not a branch, a tag or a commit"):
-        transcript("show", ref=ref)
+        transcript(fabdjango.git["show"], HOME, ref=ref)

@@ -20,6 +20,7 @@ class Facts:
 
     ``disk`` is free bytes and free inodes (-1: not counted). ``releases`` maps
     a release's id to its marker, or to None if it was never completed.
+    ``journal`` is its newest entries, oldest first.
     ``managed`` maps a path to its digest and, unless secret, its text.
     """
 
@@ -42,6 +43,7 @@ class Facts:
     current: str = ""
     releases: Mapping[str, Any] = field(default_factory=dict)
     highest: int = 0
+    journal: tuple[Mapping[str, Any], ...] = ()
     venvs: tuple[str, ...] = ()
     first_deploy_done: bool = False
     mirror: bool = False
@@ -66,6 +68,18 @@ class Facts:
     def current_marker(self) -> Mapping[str, Any]:
         """The marker of the release that serves, or an empty mapping."""
         return self.releases.get(self.current) or {}
+
+    @property
+    def proven(self) -> tuple[str, ...]:
+        """The complete releases that have served, the last one last; by the journal, never by a directory's age."""
+        served = [entry.get("release", "") for entry in self.journal if entry.get("result") == "serves"]
+        last = {release: number for number, release in enumerate(served)}
+        return tuple(release for release in sorted(last, key=last.__getitem__) if self.releases.get(release))
+
+    def migrations_since(self, release: str) -> tuple[str, ...]:
+        """The migrations, as app.name, that were applied after ``release`` began to serve for the first time."""
+        began = next((n for n, entry in enumerate(self.journal) if entry.get("release") == release), 0)
+        return tuple(name for entry in self.journal[began + 1 :] for name in entry.get("migrations", ()))
 
 
 def read_facts(output: str) -> Facts:

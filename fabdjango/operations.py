@@ -29,12 +29,14 @@ __all__ = [
     "configure_gunicorn",
     "configure_supervisor",
     "diff_packages",
+    "history",
     "install_supervisor",
     "interact",
     "preflight",
     "release_name",
     "release_path",
     "restart_programs",
+    "rollback",
     "run_in_foreground",
     "status",
     "supervise",
@@ -60,11 +62,17 @@ def release_path(runner: Runner, text: str) -> PurePosixPath:
 
 
 def _newest(facts: Facts) -> str:
-    names = sorted(facts.releases, key=lambda name: int(name.partition("-")[0]) if name[0].isdigit() else 0)
+    names = sorted(facts.releases, key=_counter)
     if not names:
         msg = "the host has no release yet"
         raise FabdjangoError(msg, cure="run deploy, or git.checkout")
     return names[-1]
+
+
+def _counter(release: str) -> int:
+    """The number that orders releases; 0 for a folder of somebody else's."""
+    number = release.partition("-")[0]
+    return int(number) if number.isdigit() else 0
 
 
 def _planned(runner: Runner, text: str) -> Deployment:
@@ -241,14 +249,62 @@ def restart_programs(runner: Runner) -> None:
 # --- release -----------------------------------------------------------------
 
 
-def activate_release(runner: Runner, release: str) -> None:
-    """Complete a release if need be, and let it serve."""
+_DONE = {"activate": "activated", "rollback": "rolled back"}
+
+
+def activate_release(runner: Runner, release: str, event: str = "activate") -> None:
+    """Complete a release if need be, and let it serve; ``event`` is what the journal calls it."""
     plan = _planned(runner, release)
     found = prepared(runner, plan, recipes.finish(plan))
-    runner.run(recipes.activate(plan, found))
+    runner.run(recipes.activate(plan, found, event))
     if not runner.dry:
         tidy_up(runner, plan)
-        runner.report.say(f"activated: {plan.release} serves on {runner.site.host}", style="bold green")
+        runner.report.say(f"{_DONE[event]}: {plan.release} serves on {runner.site.host}", style="bold green")
+
+
+def rollback(runner: Runner, to: str, *, code_only: bool) -> None:
+    """
+    Let an earlier release serve: ``to``, or the last other one that served.
+
+    Raises FabdjangoError if there is none, or if migrations were applied since, unless ``code_only``.
+    """
+    host = runner.site.host
+    facts = look(runner, "", fetch=False)
+    earlier = [release for release in facts.proven if release != facts.current]
+    if to and not facts.releases.get(releases.read_id(to)):
+        raise FabdjangoError(f"there is no complete release {to}", host=host, cure=_choices(facts))
+    if not to and not earlier:
+        raise FabdjangoError("no other release has ever served here", host=host, cure=_choices(facts))
+    target = to or earlier[-1]
+    if target == facts.current:
+        runner.report.say(f"unchanged: {target} is current already", style="bold green")
+        return
+    migrations = facts.migrations_since(target)
+    if migrations and not code_only:
+        raise FabdjangoError(
+            f"{target} is older than the database: since it served, {len(migrations)} migrations were applied",
+            host=host,
+            output="\n".join(migrations),
+            cure="reverse them first, if they can be: fab … django.manage 'migrate APP NAME'\n"
+            "or, if the older code can live with them: fab … rollback --code-only",
+        )
+    activate_release(runner, target, "rollback")
+
+
+def _choices(facts: Facts) -> str:
+    complete = [name for name, marker in facts.releases.items() if marker]
+    return f"complete releases: {', '.join(sorted(complete, key=_counter)) or 'none'}"
+
+
+def history(runner: Runner, count: int) -> None:
+    """The newest entries of the journal, a line each."""
+    facts = look(runner, "", fetch=False)
+    for entry in facts.journal[-count:]:
+        migrations = f", {len(entry['migrations'])} migrations" if entry.get("migrations") else ""
+        runner.report.show(
+            f"{entry.get('time')}  {entry.get('event'):<8}  {entry.get('release'):<18}  {entry.get('result')}"
+            f"{migrations}, by {entry.get('by')}"
+        )
 
 
 # --- looking -----------------------------------------------------------------
@@ -265,9 +321,7 @@ def status(runner: Runner) -> None:
         + (f"{facts.current}{by}" if facts.current else "no release serves"),
         style="bold",
     )
-    for name in sorted(
-        facts.releases, key=lambda each: int(each.partition("-")[0]) if each[0].isdigit() else 0, reverse=True
-    ):
+    for name in sorted(facts.releases, key=_counter, reverse=True):
         mark = "->" if name == facts.current else "  "
         report.say(f" {mark} {name}{'' if facts.releases[name] else '  (not complete)'}")
     daemon = supervisor.find(site.settings, facts, layout, site.host)

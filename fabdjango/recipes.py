@@ -387,30 +387,33 @@ def discard(plan: Deployment) -> Step:
 # --- activate ----------------------------------------------------------------
 
 
-def activate(plan: Deployment, found: DjangoFacts) -> Phase:
-    """Migrate, switch, restart, and believe it only when the new release answers; else put everything back."""
+def activate(plan: Deployment, found: DjangoFacts, event: str = "deploy") -> Phase:
+    """
+    Migrate, switch, restart, and believe it only when the new release answers; else put everything back.
+
+    ``event`` is what the journal calls it: deploy, activate or rollback.
+    """
     settings, facts, layout, daemon = plan.site.settings, plan.facts, plan.layout, plan.daemon
     migrate = settings.django.migrate == "once" and bool(found.migrations)
     first = () if facts.first_deploy_done or facts.current else releases.run_first(settings, layout, plan.path)
     entry = {
-        "event": "deploy",
+        "event": event,
         "release": plan.release,
         "commit": plan.sha,
         "from": facts.current,
         "by": plan.site.holder,
     }
-    migrations = [f"{each.app}.{each.name}" for each in found.migrations] if migrate else []
     steps: list[Step | None] = [
         releases.still_as_surveyed(facts, layout),
-        *(_with_hooks(plan, django.migrate(settings, plan.path)) if migrate else ()),
+        *(_migrate(plan, {**entry, "event": "migrate"}, found) if migrate else ()),
         *first,
         *_with_hooks(plan, releases.switch_current(layout, plan.release)),
         supervisor.configure(daemon, plan.program_file),
         *_with_hooks(plan, supervisor.restart(settings, daemon)),
         supervisor.wait_running(settings, daemon),
         *_with_hooks(plan, releases.ask_health(settings, layout, plan.release)),
-        releases.journal(layout, {**entry, "result": "serves", "migrations": migrations}),
-        releases.publish_settings(layout, plan.site.env, plan.site.local_settings),
+        releases.journal(layout, {**entry, "result": "serves"}),
+        releases.publish_settings(layout, plan.site.env, plan.site.local_settings) if event == "deploy" else None,
     ]
     back = (
         releases.switch_current(layout, facts.current, name="switch-back")
@@ -434,6 +437,13 @@ def activate(plan: Deployment, found: DjangoFacts) -> Phase:
         lock=layout.lock,
         holder=plan.site.holder,
     )
+
+
+def _migrate(plan: Deployment, entry: Mapping[str, object], found: DjangoFacts) -> tuple[Step, ...]:
+    # Written down at once: whatever becomes of the release, the database has them.
+    names = [f"{each.app}.{each.name}" for each in found.migrations]
+    record = releases.journal(plan.layout, {**entry, "result": "applied", "migrations": names})
+    return (*_with_hooks(plan, django.migrate(plan.site.settings, plan.path)), record)
 
 
 def tidy(plan: Deployment) -> Phase:

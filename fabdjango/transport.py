@@ -377,7 +377,7 @@ def connect(connection: Connection, ssh: Ssh, *, may_ask: bool = False) -> None:
         with _quiet_paramiko():
             connection.open()
     except Exception as error:  # noqa: BLE001 - whatever comes up while connecting is reported with its cure
-        raise _connect_error(error, connection, files[0]) from None
+        raise _connect_error(error, connection, ssh, files[0]) from None
     transport = connection.transport
     transport.set_keepalive(ssh.keepalive)
     _tune(transport.sock, ssh)
@@ -426,28 +426,36 @@ def _quiet_paramiko() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _connect_error(error: Exception, connection: Connection, known_hosts: Path) -> ConnectError:
+def _connect_error(error: Exception, connection: Connection, ssh: Ssh, known_hosts: Path) -> ConnectError:
     host, port, user = connection.host, connection.port, connection.user
     name = host if port == _SSH_PORT else f"[{host}]:{port}"
     flag = "" if port == _SSH_PORT else f"-p {port} "
+    # What is learnt by hand must go into the file that is read here.
+    learn = f"-o UserKnownHostsFile={quote(str(known_hosts))} " if ssh.known_hosts else ""
     if isinstance(error, ssh_exception.BadHostKeyException):
         return ConnectError(
             f"the host key of {name} has changed: another machine, or somebody in between",
             host=host,
             output=f"expected {error.expected_key.get_name()} {error.expected_key.fingerprint}\ngot      {error.key.get_name()} {error.key.fingerprint}",
-            cure=f"if the machine was set up anew, forget the old key and look at the new one:\nssh-keygen -f {quote(str(known_hosts))} -R {quote(name)}\nssh {flag}{user}@{host}",
+            cure=f"if the machine was set up anew, forget the old key and look at the new one:\nssh-keygen -f {quote(str(known_hosts))} -R {quote(name)}\nssh {learn}{flag}{user}@{host}",
         )
+    if isinstance(error, ssh_exception.NoValidConnectionsError) and error.errors:
+        # It stands for one error for each address of the host, and says none of them.
+        error = next(iter(error.errors.values()))
     text = str(error)
     if isinstance(error, ssh_exception.SSHException) and "not found in known_hosts" in text:
         return ConnectError(
             f"the host key of {name} is not known",
             host=host,
-            cure=f"connect once by hand and compare the fingerprint: ssh {flag}{user}@{host}\nor set fabdjango.ssh.host_keys to accept-new or ask",
+            cure=f"connect once by hand and compare the fingerprint: ssh {learn}{flag}{user}@{host}\nor set fabdjango.ssh.host_keys to accept-new or ask",
         )
-    if (
-        isinstance(error, (ssh_exception.AuthenticationException, ssh_exception.PasswordRequiredException))
-        or "No authentication methods" in text
-    ):
+    if isinstance(error, ssh_exception.PasswordRequiredException):
+        return ConnectError(
+            f"the key for {user}@{host} has a passphrase, and no agent holds it",
+            host=host,
+            cure="hand it to an agent: ssh-add FILE\nor be asked: fab --prompt-for-passphrase …",
+        )
+    if isinstance(error, ssh_exception.AuthenticationException) or "No authentication methods" in text:
         return ConnectError(
             f"{host} does not let {user} in: no key that was offered is accepted",
             host=host,
@@ -465,12 +473,21 @@ def _connect_error(error: Exception, connection: Connection, known_hosts: Path) 
             host=host,
             cure="is the host up, and does a firewall let you through?",
         )
+    if isinstance(error, OSError) and error.filename:
+        return ConnectError(
+            f"cannot read {error.filename}: {error.strerror}",
+            host=host,
+            cure="check the key of -i, and IdentityFile in ssh_config",
+        )
     if isinstance(error, OSError):
         reason = error.strerror or text
+        is_refused = isinstance(error, ConnectionRefusedError)
         return ConnectError(
             f"cannot connect to {host} port {port}: {reason}",
             host=host,
-            cure="is the SSH server running there, and is the port right?",
+            cure="is the SSH server running there, and is the port right?"
+            if is_refused
+            else "is the host up, and does a firewall let you through?",
         )
     return ConnectError(
         f"cannot connect to {host} port {port}: {text or type(error).__name__}",

@@ -11,7 +11,7 @@ from fabdjango.fleet import Runner
 from fabdjango.session import configuration, host_task, plain_task
 from fabdjango.settings import setting_rows
 
-__all__ = ["check", "config", "deploy", "status"]
+__all__ = ["check", "config", "deploy", "history", "rollback", "status"]
 
 
 @host_task(help={"commit": "Branch, tag, or short or full commit; the branch of the settings if empty."})
@@ -33,6 +33,32 @@ def deploy(runner: Runner, commit: str = "") -> None:
         fleet.show_deploy(runner, ref)
     else:
         fleet.deploy(runner, ref)
+
+
+@host_task(
+    help={
+        "to": "Id of a release; the last other one that served if empty.",
+        "code_only": "Go back although migrations were applied since.",
+    }
+)
+def rollback(runner: Runner, to: str = "", code_only: bool = False) -> None:
+    """
+    Let the release that served before serve again.
+
+    Which one that is, the journal says, not the age of a folder; a release that
+    never answered is not chosen. It goes through the same switch and the same
+    questions as a deploy. If migrations were applied since it served, it is
+    refused and they are named. The database itself is never changed.
+    """
+    operations.rollback(runner, to, code_only=code_only)
+
+
+@host_task(help={"count": "Number of entries."})
+def history(runner: Runner, count: int = 20) -> None:
+    """
+    Show the journal: who deployed what, when, and how it ended.
+    """
+    operations.history(runner, count)
 
 
 @host_task()

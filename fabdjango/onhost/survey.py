@@ -201,6 +201,17 @@ def highest_counter():
     return max([int(name.split("-")[0]) for name in names if re.match(r"\d+-[0-9a-f]{12}$", name)] or [0])
 
 
+def journal():
+    """The newest entries of the journal, oldest first; a line that a power cut left half-written is passed over."""
+    found = []
+    for line in (read(os.path.join(ROOT, "journal.jsonl")) or "").splitlines()[-500:]:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
 def resolve(ref):
     """The commit that a branch, a tag or an id means, in this order: [sha, kind]."""
     for kind, name in (("branch", "refs/heads/" + ref), ("tag", "refs/tags/" + ref)):
@@ -284,6 +295,7 @@ facts = {
     "current": os.path.basename(os.readlink(CURRENT)) if os.path.islink(CURRENT) else "",
     "releases": releases(),
     "highest": highest_counter(),
+    "journal": journal(),
     "venvs": sorted(
         os.path.basename(os.path.dirname(path))
         for path in glob.glob(os.path.join(glob.escape(ROOT), "venvs", "*", ".complete"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["cure_for", "excerpt"]
+__all__ = ["cure_for", "excerpt", "since_start"]
 
 _CURES: tuple[tuple[str, str, str], ...] = (
     # step, pattern in the output, cure
@@ -17,12 +17,16 @@ _CURES: tuple[tuple[str, str, str], ...] = (
     ("fetch", r"\A\s*\Z", "the repository did not answer in time: see fabdjango.git.timeout, and the host's way out"),
     ("*", r"No space left on device|Disk quota exceeded", "the disk is full: make room on the host (df -h, df -i), then deploy again"),
     ("*", r"sudo: a password is required|sudo: .*password", "sudo asks for a password: allow the account to use sudo without one, or connect as root with fabdjango.user set"),
+    ("lock", r"cannot write", "the site's folder belongs to another account: log in as that one, or as root with fabdjango.user set"),
     ("lock", r"permission denied", "on the host, as root, make the site's folder once: install -d -o ACCOUNT FOLDER"),
     ("install", r"hash|HASH", "the hashes do not match the files: lock the requirements again and commit the result"),
     ("install", r"No matching distribution|No solution found|not found in the package registry|unsatisfiable", "a package or version cannot be found: check the requirement files, fabdjango.venv.packages and the index options"),
     ("install", r"lockfile.*(needs to be updated|outdated)|--locked", "uv.lock does not fit pyproject.toml: run uv lock and commit the result"),
     ("install", r"error: command '.*(gcc|cc|clang)|fatal error:|failed building wheel|Failed to build|Build failure|ailed to build", "a package has to be compiled and cannot be: install the compiler or the headers that the error names on the host (apt-get install build-essential python3-dev …)"),
     ("venv", r"ensurepip", "on the host, as root: apt-get install python3-venv"),
+    ("*", r"CANT_REREAD", "a program file of the host's supervisor is broken, its name stands above: mend it or move it away, then deploy again"),
+    ("log", r"Address already in use|Connection in use", "another program listens on the address: see which with ss -ltnp on the host, or choose another fabdjango.gunicorn.bind"),
+    ("log", r"No module named|: not found$|command not found", "a program or module is not in the virtualenv: list it in the requirements, or in fabdjango.venv.packages"),
     ("restart", r"refused connection|no such file|unix://", "supervisor does not run on the host: systemctl start supervisor"),
 )  # fmt: skip
 
@@ -37,6 +41,12 @@ def cure_for(step: str, output: str) -> str:
         if name in ("*", step) and re.search(pattern, output):
             return cure
     return ""
+
+
+def since_start(log: str) -> str:
+    """The part of gunicorn's log that its last start wrote; all of it, if no start is in there."""
+    starts = [found.start() for found in re.finditer(r"^.*\bStarting gunicorn \d", log, re.MULTILINE)]
+    return log[starts[-1] :] if starts else log
 
 
 _TELLING = re.compile(

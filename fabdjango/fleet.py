@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from fabdjango import recipes
 from fabdjango.commands import git
-from fabdjango.diagnosis import cure_for, excerpt
+from fabdjango.diagnosis import cure_for, excerpt, since_start
 from fabdjango.exceptions import FabdjangoError, RevertedError, StepFailedError, UnknownStateError
 from fabdjango.facts import DjangoFacts, Facts, read_django, read_facts
 from fabdjango.plan import Phase, Step
@@ -17,6 +17,9 @@ from fabdjango.script import LOCKED, REVERT_FAILED, REVERTED
 from fabdjango.transport import Account, PhaseResult, StepResult, Transport
 
 __all__ = ["Runner", "deploy", "look", "look_from_outside", "prepared", "show_deploy", "tidy_up"]
+
+_MANY = 20
+"""More migrations than this are told by app."""
 
 
 @dataclass
@@ -77,11 +80,15 @@ class Runner:
                 cure="is the account's login shell in order? ssh there and run: sh -c true",
             )
         known = next((each for n, each in enumerate(phase.steps) if str(n) == step.label), None)
-        cure = cure_for(step.name, output) or (known.cure if known else "")
         log = result.step("log")
+        logged = since_start(log.output) if log else ""
+        cure = cure_for(step.name, output) or cure_for("log", logged) or (known.cure if known else "")
+        if step.name == "lock":
+            owner = self.account.owner or self.account.login
+            cure = cure.replace("ACCOUNT", owner).replace("FOLDER", str(self.site.layout.root))
         shown = excerpt(output)
-        if log and log.output.strip():
-            shown += "\nthe end of the program's log:\n" + self.report.redactor.hide(excerpt(log.output))
+        if logged.strip():
+            shown += "\nthe end of the program's log:\n" + self.report.redactor.hide(excerpt(logged))
         message = f"{step.name} failed" + (f" with status {step.status}" if step.status not in (1, None) else "")
         if result.status == REVERTED:
             return RevertedError(
@@ -152,11 +159,21 @@ def deploy(runner: Runner, ref: str) -> None:
         report.say(f"unchanged: {plan.release} serves on {runner.site.host} already, and answers", style="bold green")
         return
     found = prepared(runner, plan, recipes.prepare(plan))
-    for each in found.migrations:
-        report.say(f"  migration {each.app}.{each.name}: " + "; ".join(each.operations))
+    for line in _migration_lines(found):
+        report.say(f"  {line}")
     runner.run(recipes.activate(plan, found))
     tidy_up(runner, plan)
     report.say(f"deployed: {plan.release} serves on {runner.site.host}", style="bold green")
+
+
+def _migration_lines(found: DjangoFacts) -> list[str]:
+    """A line a migration; where there are very many, as on a first deploy, a line an app."""
+    if len(found.migrations) <= _MANY:
+        return [f"migration {each.app}.{each.name}: " + "; ".join(each.operations) for each in found.migrations]
+    apps: dict[str, list[str]] = {}
+    for each in found.migrations:
+        apps.setdefault(each.app, []).append(each.name)
+    return [f"migrations of {app}: {len(names)}, up to {max(names)}" for app, names in apps.items()]
 
 
 def look(runner: Runner, ref: str, *, fetch: bool = True) -> Facts:

@@ -367,6 +367,8 @@ def marker_of(plan: Deployment) -> dict[str, object]:
         "venv": plan.key,
         "fingerprint": plan.fingerprint,
         "python": plan.facts.python.get("version", ""),
+        "settings": plan.site.settings.django.settings or plan.facts.settings_module,
+        "asked": releases.how_to_ask(plan.site.settings, plan.layout),
         "by": plan.site.holder,
     }
 
@@ -424,7 +426,9 @@ def activate(plan: Deployment, found: DjangoFacts, event: str = "deploy") -> Pha
         supervisor.tail(settings, daemon),
         back,
         supervisor.restore(settings, daemon, plan.previous_program_file),
-        releases.ask_health(settings, layout, facts.current, name="health-back") if facts.current else None,
+        releases.ask_health(settings, layout, facts.current, name="health-back", how=facts.current_marker.get("asked"))
+        if facts.current
+        else None,
         releases.journal(layout, {**entry, "result": "reverted"}),
     ]
     return Phase(

@@ -104,10 +104,12 @@ class Templates:
 
         In it, ``env`` is the operator's environment.
         """
-        place = self._local_root / Path(path).expanduser()
+        place = self._local_root / path
         try:
+            place = self._local_root / Path(path).expanduser()
             source = place.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeDecodeError, RuntimeError) as error:
+            # A RuntimeError is the ~ of an account that there is not.
             msg = f"fabdjango.{key}: cannot read {place}: {getattr(error, 'strerror', None) or error}"
             raise ConfigError(
                 msg, cure=f"paths start at {self._local_root}; change fabdjango.{key} or make the file"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import re
 import types
 import typing
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 ROOT_KEY = "fabdjango"
+_VARIABLE = "FABRIC_FABDJANGO_"
 _CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 _PACKAGE = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
 _PACKAGE_FORM = "names made of letters, digits, -, _ and ."
@@ -131,7 +133,7 @@ class Gunicorn:
     """The application server."""
 
     app: str = setting(
-        "Application as module:name; empty takes WSGI_APPLICATION, or the module beside the settings.", ""
+        "Application as module:name; empty takes application of wsgi (or asgi) in the package of the settings.", ""
     )
     interface: Literal["wsgi", "asgi"] = setting(
         "wsgi, or asgi (with uvicorn's worker unless worker_class says otherwise).", "wsgi"
@@ -247,7 +249,10 @@ class Settings:
     env_file: str = setting("Template on the operator's side of an environment file, for secrets.", "")
     local_settings: str = setting("Template on the operator's side of a settings module.", "")
     local_settings_path: str = setting(
-        "Where it goes in the commit; empty is local_settings.py beside the settings module.", ""
+        "Where it goes in the commit; empty is local_settings.py beside the settings module.",
+        "",
+        pattern=r"|(.*/)?[^/]+\.py",
+        form="the path of a .py file",
     )
     first_deploy: tuple[str, ...] = setting(
         "Shell command lines for the first deploy only, after migrate.", (), is_shell=True
@@ -377,7 +382,7 @@ def _merge(
 
 def _check_keys(values: Mapping[str, Any], kind: type, prefix: str, source: str, extra: Iterable[str] = ()) -> None:
     known = {f.name: f for f in dataclasses.fields(kind)}
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     for key, value in values.items():
         path = f"{prefix}.{key}" if prefix else str(key)
         if key in extra:
@@ -396,6 +401,11 @@ def _check_keys(values: Mapping[str, Any], kind: type, prefix: str, source: str,
                     _check_keys(item, named, f"{path}.{name}", source)
 
 
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def _class_of_items(hint: Any) -> type | None:
     """The dataclass of which a mapping's values are, or None."""
     arguments = get_args(hint)
@@ -412,7 +422,7 @@ def _suggest(word: str, known: Iterable[str]) -> str:
 
 
 def _build(kind: type, values: Mapping[str, Any], prefix: str, sources: Mapping[str, str]) -> Any:
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     found: dict[str, Any] = {}
     for item in dataclasses.fields(kind):
         path = f"{prefix}{item.name}"
@@ -562,13 +572,14 @@ class Row:
     required: bool
 
 
+@functools.cache
 def setting_rows() -> tuple[Row, ...]:
     """Every setting that is a plain value, in order of definition; ``*`` stands for a name of the project's choice."""
     return tuple(_rows(Settings, ""))
 
 
 def _rows(kind: type, prefix: str) -> Iterable[Row]:
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     for item in dataclasses.fields(kind):
         hint = hints[item.name]
         if dataclasses.is_dataclass(hint):
@@ -586,7 +597,7 @@ def _rows(kind: type, prefix: str) -> Iterable[Row]:
 
 def environment_name(path: str) -> str:
     """The variable that sets the key ``path``: ``venv.index_url`` is ``FABRIC_FABDJANGO_VENV_INDEX_URL``."""
-    return "FABRIC_FABDJANGO_" + path.replace(".", "_").upper()
+    return _VARIABLE + path.replace(".", "_").upper()
 
 
 def environment_layer(environ: Mapping[str, str]) -> Layer:
@@ -598,12 +609,15 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
     values: dict[str, Any] = {}
     known = {environment_name(row.key): row for row in setting_rows() if "*" not in row.key}
     for name, text in sorted(environ.items()):
-        if not name.startswith("FABRIC_FABDJANGO_") or name == "FABRIC_FABDJANGO_STAGE":
+        if not name.startswith(_VARIABLE) or name == "FABRIC_FABDJANGO_STAGE":
             continue
         row = known.get(name)
         if row is None:
             msg = f"the environment variable {name} is not a setting"
-            raise ConfigError(msg, cure=_suggest(name, known) or "unset it, or see the settings with: fab config")
+            # Compared without the prefix, which makes all names look alike.
+            close = _suggest(name.removeprefix(_VARIABLE), [each.removeprefix(_VARIABLE) for each in known])
+            cure = re.sub(r"\b[A-Z_]+\b", rf"{_VARIABLE}\g<0>", close)
+            raise ConfigError(msg, cure=cure or "unset it, or see the settings with: fab config")
         if "Mapping" in str(row.kind):
             msg = f"{ROOT_KEY}.{row.key} is a mapping and cannot be set by the environment variable {name}"
             raise ConfigError(msg, cure=f"write it in fabric.yaml: {ROOT_KEY}: {row.key}:")

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from fabric import Connection
@@ -216,7 +216,7 @@ class FabricTransport:
             if phase.record is None:
                 status = self._converse(script, conversation)
             else:
-                status = self._converse_detached(script, conversation, phase, run)
+                status = self._converse_detached(script, conversation, _record_folder(phase, account), run)
         except KeyboardInterrupt:
             raise _interrupted(self.connection, phase) from None
         conversation.close()
@@ -245,19 +245,16 @@ class FabricTransport:
                 conversation.complain(channel.recv_stderr(_CHUNK))
         return int(status)
 
-    def _converse_detached(self, script: str, conversation: _Conversation, phase: Phase, run: str) -> int:
-        assert phase.record is not None  # noqa: S101 - for the type checker; run() asked
+    def _converse_detached(self, script: str, conversation: _Conversation, folder: PurePosixPath, run: str) -> int:
         conversation.patient = True
-        status = self._converse(render_detached(script, run=run, folder=phase.record), conversation)
+        status = self._converse(render_detached(script, run=run, folder=folder), conversation)
         give_up = time.monotonic() + self._ssh.reconnect
         while conversation.status is None and status in (-1, _TAIL_KILLED) and time.monotonic() < give_up:
             conversation.follower.say("the connection broke; the host goes on by itself, and we log in again")
             if not self._log_in_again(give_up):
                 return -1
             conversation.rewind()
-            status = self._converse(
-                render_follow(run=run, folder=phase.record, offset=conversation.offset), conversation
-            )
+            status = self._converse(render_follow(run=run, folder=folder, offset=conversation.offset), conversation)
         return status if conversation.status is None and status != 0 else conversation.status_or_unknown
 
     def _log_in_again(self, give_up: float) -> bool:
@@ -307,6 +304,14 @@ class DryTransport:
         """Print the command."""
         sys.stdout.write(f"would run with a terminal: {command}\n")
         return 0
+
+
+def _record_folder(phase: Phase, account: Account) -> PurePosixPath:
+    """Where a detached phase reports to: in the site, or at home for an account that may not write in the site."""
+    assert phase.record is not None  # noqa: S101 - for the type checker; the caller asked
+    # What root writes into the site, the next one to log in as its owner could not replace.
+    is_owner = account.owner in ("", account.login)
+    return phase.record if is_owner else PurePosixPath("~/.fabdjango") / phase.record.name
 
 
 def _interrupted(connection: Connection, phase: Phase) -> FabdjangoError:
@@ -373,6 +378,7 @@ def connect(connection: Connection, ssh: Ssh, *, may_ask: bool = False) -> None:
         _check_host_keys(each.client, ssh, files[0], may_ask=may_ask)
         if each.connect_timeout is None:
             each.connect_timeout = ssh.connect_timeout
+        each.connect_kwargs = {"banner_timeout": ssh.connect_timeout, **each.connect_kwargs}
     try:
         with _quiet_paramiko():
             connection.open()
@@ -472,6 +478,12 @@ def _connect_error(error: Exception, connection: Connection, ssh: Ssh, known_hos
             f"{host} port {port} does not answer",
             host=host,
             cure="is the host up, and does a firewall let you through?",
+        )
+    if "protocol banner" in text:
+        return ConnectError(
+            f"{host} port {port} is open, but no SSH server speaks there",
+            host=host,
+            cure="is the SSH server well, and is the port right?",
         )
     if isinstance(error, OSError) and error.filename:
         return ConnectError(

@@ -27,6 +27,7 @@ __all__ = [
     "early_hook",
     "fingerprint_of",
     "hook",
+    "how_to_ask",
     "journal",
     "link_settings",
     "link_shared",
@@ -284,26 +285,44 @@ def switch_to_nothing(layout: Layout) -> Step:
     return Step("switch-back", "no release is current, as before", sh("rm", "-f", "--", layout.current))
 
 
-def ask_health(
-    settings: Settings, layout: Layout, release: str, *, name: str = "health", timeout: int | None = None
-) -> Step:
-    """Ask the site until the answer comes from ``release``; ``timeout`` is seconds."""
+def how_to_ask(settings: Settings, layout: Layout) -> dict[str, object]:
+    """Where and how the site is asked by these settings; a release keeps its own, for a revert to it."""
     health = settings.health
+    return {
+        "bind": gunicorn.bind_of(settings, layout),
+        "path": health.path,
+        "expect": health.expect,
+        "text": health.text,
+        "host": health.host,
+        "https": health.https,
+        "static": health.static,
+    }
+
+
+def ask_health(
+    settings: Settings,
+    layout: Layout,
+    release: str,
+    *,
+    name: str = "health",
+    timeout: int | None = None,
+    how: Mapping[str, object] | None = None,
+) -> Step:
+    """
+    Ask the site until the answer comes from ``release``; ``timeout`` is seconds.
+
+    ``how`` is what how_to_ask said for an older release; the settings of now may not fit it.
+    """
+    asked = {**how_to_ask(settings, layout), **(how or {})}
     return Step(
         name,
-        f"{release} answers {health.path}",
+        f"{release} answers {asked['path']}",
         raw(f"cd -- {quote_path(layout.root)}"),
         program=onhost.source("health"),
         interpreter=raw(f'"$(cat -- {quote_path(layout.private(release) / "venv")})"/bin/python'),
         parameters={
-            "bind": gunicorn.bind_of(settings, layout),
-            "path": health.path,
-            "expect": health.expect,
-            "text": health.text,
-            "host": health.host,
-            "https": health.https,
-            "static": health.static,
-            "timeout": health.timeout if timeout is None else timeout,
+            **asked,
+            "timeout": settings.health.timeout if timeout is None else timeout,
             "release": release,
             "releases": str(layout.releases),
             "answer": str(layout.private(release) / "django.json"),

@@ -157,6 +157,8 @@ def install(
         raise FabdjangoError(msg, cure="choose a shorter fabdjango.root")
     body = block(
         sh("mkdir", "-p", "--", base / "conf.d", layout.logs),
+        # Whatever a program says of itself, a secret in a traceback too, stands there.
+        sh("chmod", "750", "--", layout.logs),
         when(raw(f"{daemon.control} pid >/dev/null 2>&1"), raw("unchanged 'it runs'")),
         # The daemon must not inherit our lock.
         raw(f"{daemon.daemon} 9>&-"),

@@ -88,6 +88,12 @@ def refuse_hopeless(settings: Settings, facts: Facts, host: str) -> None:
         raise FabdjangoError(
             msg, host=host, cure="check fabdjango.venv.requirements, and the -r lines of the files there"
         )
+    locks = [source for source in facts.requirements.get("sources", []) if source in _LOCKS]
+    if locks and settings.venv.installer == "pip":
+        msg = f"{locks[0]} can only be installed by uv, and fabdjango.venv.installer is pip"
+        raise FabdjangoError(
+            msg, host=host, cure="set fabdjango.venv.installer to auto, or fabdjango.venv.requirements to another file"
+        )
     if not facts.python:
         msg = f"{settings.python} is not on the host"
         raise FabdjangoError(msg, host=host, cure="install it, or set fabdjango.python to one that is there")

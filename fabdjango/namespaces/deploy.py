@@ -64,7 +64,7 @@ def history(runner: Runner, count: int = 20) -> None:
 @host_task()
 def status(runner: Runner) -> None:
     """
-    Show which release serves, its programs, and the other releases.
+    Show the release that serves, its programs, and the others.
 
     Only reads. The exit code is 1 if the site does not answer.
     """

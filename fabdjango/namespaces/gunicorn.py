@@ -24,7 +24,7 @@ def configure(runner: Runner, release: str = "newest") -> None:
 @host_task()
 def check(runner: Runner) -> None:
     """
-    Let gunicorn read its configuration and import the application.
+    Let gunicorn read its settings and import the application.
     """
     runner.call(build.check(runner.site.layout))
 
@@ -43,6 +43,6 @@ def run(runner: Runner, bind: str = "127.0.0.1:8999") -> None:
 @host_task()
 def status(runner: Runner) -> None:
     """
-    List the site's gunicorn processes and the release each works in.
+    List the site's gunicorn processes and their releases.
     """
     runner.ask(build.status(runner.site.layout))

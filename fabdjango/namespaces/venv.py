@@ -40,7 +40,7 @@ def install(runner: Runner, release: str = "newest") -> None:
 @host_task(help={"names": 'Requirements in one string, such as "ipython httpx<1".'})
 def package(runner: Runner, names: str) -> None:
     """
-    Install packages into the virtualenv that serves, for trying.
+    Try packages in the virtualenv that serves.
 
     The next deploy with other requirements makes a virtualenv without them: to
     keep a package, list it in the project or in venv.packages.

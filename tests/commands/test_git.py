@@ -1,0 +1,211 @@
+"""The shell that reads the repository on the host."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fabdjango.commands import git
+from fabdjango.exceptions import ConfigError
+from fabdjango.layout import Layout
+from tests.conftest import LAYOUT, RELEASE, SHA, sample_settings, shell, shown
+from tests.test_escape import HOSTILE, special
+
+
+def test_fetch_mirror() -> None:
+    """Make the mirror if it is not there, and bring branches and tags in, unattended and within a time."""
+    assert shown(git.fetch_mirror(sample_settings(), LAYOUT)) == shell("""
+        # fetch: fetch from git@example.com:it's/blog.git
+        mkdir -p -- '/srv/it'"'"'s here' '/srv/it'"'"'s here/releases' '/srv/it'"'"'s here/venvs' '/srv/it'"'"'s here/shared' '/srv/it'"'"'s here/run'
+        if ! [ -e '/srv/it'"'"'s here/repo.git/HEAD' ]; then
+          git init --quiet --bare -- '/srv/it'"'"'s here/repo.git'
+        fi
+        find '/srv/it'"'"'s here/repo.git' -name '*.lock' -type f -delete
+        before=$(git --git-dir='/srv/it'"'"'s here/repo.git' for-each-ref)
+        GIT_TERMINAL_PROMPT=0 GIT_ASKPASS=/bin/false SSH_ASKPASS=/bin/false GIT_SSH_COMMAND='ssh -o BatchMode=yes -o ConnectTimeout=20' timeout -k 10 300 git --git-dir='/srv/it'"'"'s here/repo.git' -c gc.autoDetach=false -c maintenance.autoDetach=false fetch --quiet --force --prune --no-recurse-submodules -- 'git@example.com:it'"'"'s/blog.git' '+refs/heads/*:refs/heads/*' '+refs/tags/*:refs/tags/*'
+        [ "$before" != "$(git --git-dir='/srv/it'"'"'s here/repo.git' for-each-ref)" ] || unchanged "nothing new"
+    """)
+
+
+def test_a_repository_at_home() -> None:
+    """A path below the home of the account that owns the site, and a root there too."""
+    settings = sample_settings(repository="~/it's.git", git={"timeout": 5})
+    body = git.fetch_mirror(settings, Layout(PurePosixPath("~/a b"), "blog")).body
+    assert body == shell("""
+        mkdir -p -- "$HOME"/'a b' "$HOME"/'a b/releases' "$HOME"/'a b/venvs' "$HOME"/'a b/shared' "$HOME"/'a b/run'
+        if ! [ -e "$HOME"/'a b/repo.git/HEAD' ]; then
+          git init --quiet --bare -- "$HOME"/'a b/repo.git'
+        fi
+        find "$HOME"/'a b/repo.git' -name '*.lock' -type f -delete
+        before=$(git --git-dir="$HOME"/'a b/repo.git' for-each-ref)
+        GIT_TERMINAL_PROMPT=0 GIT_ASKPASS=/bin/false SSH_ASKPASS=/bin/false GIT_SSH_COMMAND='ssh -o BatchMode=yes -o ConnectTimeout=20' timeout -k 10 5 git --git-dir="$HOME"/'a b/repo.git' -c gc.autoDetach=false -c maintenance.autoDetach=false fetch --quiet --force --prune --no-recurse-submodules -- "$HOME"/'it'"'"'s.git' '+refs/heads/*:refs/heads/*' '+refs/tags/*:refs/tags/*'
+        [ "$before" != "$(git --git-dir="$HOME"/'a b/repo.git' for-each-ref)" ] || unchanged "nothing new"
+    """)
+
+
+def test_a_repository_that_looks_like_an_option() -> None:
+    """It stands after --, where git takes nothing for an option."""
+    body = git.list_remote(sample_settings(repository="--upload-pack=touch '/tmp/owned'")).body
+    assert body == shell("""
+        GIT_TERMINAL_PROMPT=0 GIT_ASKPASS=/bin/false SSH_ASKPASS=/bin/false GIT_SSH_COMMAND='ssh -o BatchMode=yes -o ConnectTimeout=20' timeout -k 10 300 git ls-remote --heads --tags -- '--upload-pack=touch '"'"'/tmp/owned'"'"''
+    """)
+
+
+def test_clone_mirror() -> None:
+    """The same as a fetch, under its own name."""
+    step = git.clone_mirror(sample_settings(), LAYOUT)
+    assert step.body == git.fetch_mirror(sample_settings(), LAYOUT).body
+    assert (step.name, step.title) == ("clone", "clone git@example.com:it's/blog.git as a bare mirror")
+
+
+def test_list_remote() -> None:
+    """Branches and tags, without writing anything; its output is for a parser."""
+    step = git.list_remote(sample_settings())
+    assert step.capture
+    assert shown(step) == shell("""
+        # fetch: look at git@example.com:it's/blog.git
+        GIT_TERMINAL_PROMPT=0 GIT_ASKPASS=/bin/false SSH_ASKPASS=/bin/false GIT_SSH_COMMAND='ssh -o BatchMode=yes -o ConnectTimeout=20' timeout -k 10 300 git ls-remote --heads --tags -- 'git@example.com:it'"'"'s/blog.git'
+    """)
+
+
+def test_export_release() -> None:
+    """The tree into its own directory by an index of its own, and compared with what git has."""
+    assert shown(git.export_release(LAYOUT, RELEASE, SHA)) == shell("""
+        # export: export 0123456789ab into releases/7-0123456789ab
+        mkdir -p -- '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango'
+        GIT_INDEX_FILE='/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/index' git --git-dir='/srv/it'"'"'s here/repo.git' --work-tree='/srv/it'"'"'s here/releases/7-0123456789ab' -c core.bare=false -c core.fsync=none read-tree --reset 0123456789abcdef0123456789abcdef01234567
+        GIT_INDEX_FILE='/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/index' git --git-dir='/srv/it'"'"'s here/repo.git' --work-tree='/srv/it'"'"'s here/releases/7-0123456789ab' -c core.bare=false -c core.fsync=none checkout-index --all --force --quiet --index
+        [ -z "$(GIT_INDEX_FILE='/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/index' git --git-dir='/srv/it'"'"'s here/repo.git' --work-tree='/srv/it'"'"'s here/releases/7-0123456789ab' -c core.bare=false -c core.fsync=none diff-files --name-only)" ] || refuse "the exported files differ from the commit"
+        rm -f -- '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/index'
+    """)
+
+
+def test_status() -> None:
+    """Branches of the mirror and the release that serves."""
+    assert shown(git.status(LAYOUT)) == shell(r"""
+        # status: branches of the mirror, and the release that serves
+        [ -e '/srv/it'"'"'s here/repo.git/HEAD' ] || refuse 'there is no mirror yet: run git.clone first'
+        git --git-dir='/srv/it'"'"'s here/repo.git' for-each-ref --sort=-committerdate --count=15 --format='%(objectname:short=12) %(committerdate:short) %(refname:lstrip=2)' refs/heads
+        if [ -L '/srv/it'"'"'s here/current' ]; then
+          printf 'current: %s\n' "$(basename -- "$(readlink '/srv/it'"'"'s here/current')")"
+        fi
+    """)
+
+
+def test_worktree_changes() -> None:
+    """Files of the current release that are not as committed."""
+    assert git.worktree_changes(LAYOUT) == shell("""
+        git --git-dir='/srv/it'"'"'s here/repo.git' --work-tree='/srv/it'"'"'s here/current' -c core.bare=false diff --name-only "$sha" -- .
+    """)
+
+
+def test_log() -> None:
+    """Of a branch with a quote in its name."""
+    assert shown(git.log(LAYOUT, "it's", 5)) == shell("""
+        # log: log of it's
+        [ -e '/srv/it'"'"'s here/repo.git/HEAD' ] || refuse 'there is no mirror yet: run git.clone first'
+        sha=$(git --git-dir='/srv/it'"'"'s here/repo.git' rev-parse --verify --quiet 'refs/heads/it'"'"'s^{commit}' || git --git-dir='/srv/it'"'"'s here/repo.git' rev-parse --verify --quiet 'refs/tags/it'"'"'s^{commit}' || git --git-dir='/srv/it'"'"'s here/repo.git' rev-parse --verify --quiet 'it'"'"'s^{commit}') || refuse 'there is no branch, tag or commit it'"'"'s in the mirror: run git.fetch, or check the spelling'
+        git --git-dir='/srv/it'"'"'s here/repo.git' --no-pager log --max-count=5 '--format=%h %cs %an: %s' "$sha"
+    """)
+
+
+def test_show_current() -> None:
+    """Of the release that serves."""
+    assert shown(git.show(LAYOUT, "current")) == shell("""
+        # show: show current
+        [ -e '/srv/it'"'"'s here/repo.git/HEAD' ] || refuse 'there is no mirror yet: run git.clone first'
+        [ -L '/srv/it'"'"'s here/current' ] || refuse 'no release serves yet'
+        sha=$(basename -- "$(readlink '/srv/it'"'"'s here/current')")
+        sha=$(git --git-dir='/srv/it'"'"'s here/repo.git' rev-parse --verify --quiet "${sha#*-}^{commit}") || refuse 'the commit of the current release is not in the mirror'
+        git --git-dir='/srv/it'"'"'s here/repo.git' --no-pager show --stat --patch --no-color "$sha"
+    """)
+
+
+def test_head() -> None:
+    """The full id."""
+    assert shown(git.head(LAYOUT, "it's")) == shell("""
+        # head: commit of it's
+        [ -e '/srv/it'"'"'s here/repo.git/HEAD' ] || refuse 'there is no mirror yet: run git.clone first'
+        sha=$(git --git-dir='/srv/it'"'"'s here/repo.git' rev-parse --verify --quiet 'refs/heads/it'"'"'s^{commit}' || git --git-dir='/srv/it'"'"'s here/repo.git' rev-parse --verify --quiet 'refs/tags/it'"'"'s^{commit}' || git --git-dir='/srv/it'"'"'s here/repo.git' rev-parse --verify --quiet 'it'"'"'s^{commit}') || refuse 'there is no branch, tag or commit it'"'"'s in the mirror: run git.fetch, or check the spelling'
+        git --git-dir='/srv/it'"'"'s here/repo.git' --no-pager rev-parse --verify "$sha"
+    """)
+
+
+def test_diff() -> None:
+    """Between what serves and a branch."""
+    assert shown(git.diff(LAYOUT, "current", "it's")) == shell("""
+        # diff: changes from current to it's
+        [ -e '/srv/it'"'"'s here/repo.git/HEAD' ] || refuse 'there is no mirror yet: run git.clone first'
+        [ -L '/srv/it'"'"'s here/current' ] || refuse 'no release serves yet'
+        old=$(basename -- "$(readlink '/srv/it'"'"'s here/current')")
+        old=$(git --git-dir='/srv/it'"'"'s here/repo.git' rev-parse --verify --quiet "${old#*-}^{commit}") || refuse 'the commit of the current release is not in the mirror'
+        new=$(git --git-dir='/srv/it'"'"'s here/repo.git' rev-parse --verify --quiet 'refs/heads/it'"'"'s^{commit}' || git --git-dir='/srv/it'"'"'s here/repo.git' rev-parse --verify --quiet 'refs/tags/it'"'"'s^{commit}' || git --git-dir='/srv/it'"'"'s here/repo.git' rev-parse --verify --quiet 'it'"'"'s^{commit}') || refuse 'there is no branch, tag or commit it'"'"'s in the mirror: run git.fetch, or check the spelling'
+        git --git-dir='/srv/it'"'"'s here/repo.git' --no-pager diff --no-color --no-ext-diff "$old" "$new"
+    """)
+
+
+@pytest.mark.parametrize(
+    "text", ["main", "it's", "feature/x-1", "v1.0", "0123456", "übung", "a;b$(id)", "a@b", "HEAD", "#1"]
+)
+def test_a_ref(text: str) -> None:
+    """What git takes as a name is taken, however odd; it is quoted wherever it goes."""
+    assert git.read_ref(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "-x",
+        "--upload-pack=id",
+        "a b",
+        "a..b",
+        "a~1",
+        "a^",
+        "a:b",
+        "a*",
+        "a?",
+        "a[",
+        "a\\b",
+        "/a",
+        "a/",
+        "a//b",
+        ".a",
+        "a/.b",
+        "a.lock",
+        "a.lock/b",
+        "a.",
+        "@",
+        "a@{1}",
+        "a\nb",
+        "a\0b",
+        "\x7f",
+        "\udcff",
+    ],
+)
+def test_what_is_no_ref(text: str) -> None:
+    """What git would take for an option, a range or several things is refused, and shown as it was typed."""
+    with pytest.raises(ConfigError) as caught:
+        git.read_ref(text)
+    assert caught.value.message == f"{text!r} is not a branch, a tag or a commit"
+
+
+@given(
+    texts=st.lists(
+        st.one_of(special, st.sampled_from(HOSTILE)).filter(lambda text: "\0" not in text and "\udcff" not in text),
+        max_size=3,
+    )
+)
+def test_git_agrees(texts: list[str]) -> None:
+    """Whatever we let through is a name of a branch to git itself."""
+    for text in texts:
+        try:
+            name = git.read_ref(text)
+        except ConfigError:
+            continue
+        done = subprocess.run(["git", "check-ref-format", f"refs/heads/{name}"], check=False)
+        assert done.returncode == 0

@@ -1,0 +1,226 @@
+"""The table of rooms: who may import whom, and what nobody may do."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "fabdjango"
+ONHOST = sorted(path for path in (PACKAGE / "onhost").glob("*.py") if path.name != "__init__.py")
+MODULES = sorted(
+    ".".join(("fabdjango", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+    for path in PACKAGE.rglob("*.py")
+    if path not in ONHOST
+)
+
+# The rooms of DESIGN.md, and those that have been added since. Everybody may import exceptions.
+_VALUES = {"escape", "plan"}
+_PURE = {"settings", "layout", "facts", "render", "onhost"} | _VALUES
+_DECIDED = _PURE | {"commands", "recipes"}
+_RUNNING = {"script", "detached", "transport", "report", "diagnosis"}
+ROOMS: dict[str, set[str]] = {
+    "exceptions": set(),
+    "version": set(),
+    "diagnosis": set(),
+    "onhost": set(),
+    "escape": set(),
+    "settings": set(),
+    "facts": set(),
+    "layout": {"settings"},
+    "plan": {"escape"},
+    "render": {"settings", "layout", "escape"},
+    "commands": {"commands"} | _PURE,
+    "recipes": {"commands"} | _PURE,
+    "script": _VALUES,
+    "detached": {"escape"},
+    "transport": {"script", "detached", "settings"} | _VALUES,
+    "report": {"script", "transport"} | _VALUES,
+    "recording": {"fleet"} | _RUNNING | _DECIDED,
+    "fleet": _RUNNING | _DECIDED,
+    "operations": {"fleet"} | _RUNNING | _DECIDED,
+    "session": {"fleet"} | _RUNNING | _DECIDED,
+    "namespaces": {"operations", "session", "fleet", "commands", "settings"},
+    "collection": {"namespaces", "session", "settings"},
+    "testing": {"transport", "recording"},
+    "fabdjango": {"collection", "version"},
+}
+# What comes from elsewhere, and in which rooms.
+GUESTS = {
+    "fabric": {"transport", "session"},
+    "paramiko": {"transport"},
+    "invoke": {"session", "collection", "namespaces", "recording"},
+    "jinja2": {"render"},
+    "rich": {"report"},
+    "asyncssh": {"testing"},
+}
+
+
+def path_of(module: str) -> Path:
+    """The file of a module."""
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def room_of(module: str) -> str:
+    """The room that a module belongs to; a namespace's subject is not one."""
+    return [*module.split("."), "fabdjango"][1]
+
+
+def imports(module: str) -> Iterator[str]:
+    """Every module that ``module`` imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse(path_of(module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            if node.module == "fabdjango":
+                yield from (f"fabdjango.{name.name}" for name in node.names)
+            else:
+                yield str(node.module)
+
+
+def test_every_room_is_in_the_table() -> None:
+    """A new room gets its row here, and in the README's table."""
+    assert sorted({room_of(module) for module in MODULES} - ROOMS.keys()) == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_points_left(module: str) -> None:
+    """A module imports only from the rooms that its own may know."""
+    own = room_of(module)
+    found = {room_of(name) for name in imports(module) if name.split(".")[0] == "fabdjango"}
+    assert sorted(found - ROOMS.get(own, set()) - {own, "exceptions"}) == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_guests_stay_in_their_rooms(module: str) -> None:
+    """Only transport.py touches a Connection, and session.py makes it; only render.py knows Jinja2."""
+    own = room_of(module)
+    tops = {name.split(".")[0] for name in imports(module)} - {"fabdjango"} - sys.stdlib_module_names
+    assert sorted(top for top in tops if own not in GUESTS.get(top, set()) and top != "typing_extensions") == []
+
+
+def test_commands_do_not_know_each_other_in_circles() -> None:
+    """A namespace may build on another, but never both on each other."""
+    known = {
+        module: {name for name in imports(module) if name.startswith("fabdjango.commands.")}
+        for module in MODULES
+        if room_of(module) == "commands"
+    }
+    assert [(one, two) for one in known for two in known[one] if one in known.get(two, ())] == []
+
+
+def test_each_module_imports_alone() -> None:
+    """No module needs another to have been imported first, nor what the package itself imports."""
+    program = """
+        import fabric, invoke, jinja2, importlib, os, sys, types
+        for name in sys.argv[2:]:
+            if os.fork() == 0:
+                package = types.ModuleType("fabdjango")
+                package.__path__ = [sys.argv[1]]
+                package.__spec__ = importlib.machinery.ModuleSpec("fabdjango", None, is_package=True)
+                sys.modules["fabdjango"] = package
+                importlib.import_module(name)
+                os._exit(0)
+            if os.wait()[1]:
+                sys.exit(name)
+    """
+    words = [sys.executable, "-c", textwrap.dedent(program), str(PACKAGE), *MODULES]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_all_is_pinned(module: str) -> None:
+    """__all__ is written down, sorted, without repetition, and every name in it is there."""
+    tree = ast.parse(path_of(module).read_text(encoding="utf-8"))
+    written = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets)
+    ]
+    if not tree.body[1:]:
+        return
+    (names,) = written
+    assert len(names) == len(set(names))
+    assert [name for name in names if not hasattr(importlib.import_module(module), name)] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_hands_off_the_wire(module: str) -> None:
+    """cd, prefix, sudo, put and env= of a Connection inject or ignore a dry run; nobody uses them."""
+    found = []
+    for node in ast.walk(ast.parse(path_of(module).read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        if isinstance(node.func, ast.Attribute) and node.func.attr in {"cd", "prefix", "sudo", "put", "local"}:
+            found.append((node.lineno, node.func.attr))
+        if room_of(module) in ("namespaces", "transport", "session") and any(
+            each.arg == "env" for each in node.keywords
+        ):
+            found.append((node.lineno, "env="))
+    assert found == []
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if room_of(module) == "namespaces"])
+def test_a_task_body_is_thin(module: str) -> None:
+    """A task fits in eight lines, without its docstring."""
+    for node in ast.parse(path_of(module).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.decorator_list:
+            body = node.body[1:]
+            assert body[-1].end_lineno is not None
+            assert body[-1].end_lineno - body[0].lineno < 9, f"{module}.{node.name}"
+
+
+def test_no_drawers() -> None:
+    """A room is called after what is in it."""
+    drawers = {"utils", "util", "helpers", "helper", "common", "base", "misc", "core"}
+    assert [module for module in MODULES if module.split(".")[-1] in drawers] == []
+
+
+def test_builders_read_no_clock_and_no_environment() -> None:
+    """Pure code gives the same text for the same values: no clock, no randomness, no environment, no network, no files."""
+    impure = {
+        "os",
+        "time",
+        "datetime",
+        "random",
+        "secrets",
+        "socket",
+        "subprocess",
+        "getpass",
+        "uuid",
+        "tempfile",
+        "shutil",
+    }
+    pure = {"escape", "settings", "layout", "plan", "commands", "recipes", "script", "detached", "diagnosis", "facts"}
+    found = {module: sorted(set(imports(module)) & impure) for module in MODULES if room_of(module) in pure}
+    assert {module: names for module, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize("path", ONHOST, ids=lambda path: path.stem)
+def test_programs_for_the_host(path: Path) -> None:
+    """What runs on the server is Python 3.8, alone, and needs only the standard library, Django or supervisor."""
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text, feature_version=(3, 8))
+    compile(text, str(path), "exec")
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {name.name.split(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module).split(".")[0])
+    assert sorted(found - sys.stdlib_module_names - {"django", "supervisor"}) == []
+    # Newer than Python 3.8, and so not on every server.
+    assert not {"tomllib", "zoneinfo", "graphlib"} & found
+    assert not any(
+        isinstance(node, ast.Attribute) and node.attr in {"removeprefix", "removesuffix"} for node in ast.walk(tree)
+    )
+    assert ast.get_docstring(tree), "its first line is what a dry run shows"

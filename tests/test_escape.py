@@ -1,0 +1,477 @@
+"""What goes through an encoder comes out of the real reader of its target as it went in."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import os
+import pickle
+import shlex
+import string
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from supervisor.options import ServerOptions, UnhosedConfigParser  # type: ignore[import-untyped]
+
+from fabdjango import escape
+from fabdjango.escape import (
+    Redactor,
+    Secret,
+    Shell,
+    all_of,
+    any_of,
+    block,
+    env_assignments,
+    env_name,
+    esc1,
+    esc2,
+    otherwise,
+    printable,
+    python_literal,
+    quote,
+    quote_path,
+    raw,
+    sh,
+    supervisor_value,
+    supervisor_words,
+    to_file,
+    when,
+    with_env,
+)
+from fabdjango.exceptions import RefusedValueError
+
+SHELLS = ("dash", "bash")
+HOSTILE = (
+    "a b",
+    "it's",
+    'say "hi"',
+    "$(touch /tmp/owned)",
+    "`id`",
+    "a\nb",
+    "\n",
+    "trailing\n\n",
+    "-rf",
+    "--",
+    "übung ☃",
+    "",
+    "*",
+    "~",
+    "~root",
+    "a;b",
+    "a&b|c>d<e",
+    "!!",
+    "\\",
+    "\\n",
+    "#c",
+    "%s%%d",
+    "{a,b}",
+    "$HOME",
+    "${IFS}",
+    "=x",
+    "\t",
+    "\r",
+    "\x1b[31m",
+    "'\"'\"'",
+    "\udcff",
+    "\0",
+)
+# Text with a strong taste for what shells and parsers find special.
+special = st.text(st.sampled_from("ab \t\n'\"\\$`;#&|<>(){}[]*?!~%=-,:@/éß☃\r"), max_size=12)
+texts = st.one_of(st.sampled_from(HOSTILE), special, st.text(max_size=12))
+carried = texts.filter(lambda text: "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text))
+names = st.text(string.ascii_letters + string.digits + "_", min_size=1, max_size=8).map("V".__add__)
+
+
+def run(shell: str, script: str, environ: Mapping[str, str] | None = None) -> str:
+    """Standard output of ``script``, which the shell reads as a deployment sends it: on standard input."""
+    words = [shell] if shell == "dash" else [shell, "--posix"]
+    clean = {"PATH": os.environ["PATH"], "HOME": "/home/it's $HOME", "LC_ALL": "C.UTF-8", **(environ or {})}
+    done = subprocess.run(words, input=script.encode(), env=clean, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    return done.stdout.decode()
+
+
+def words_of(shell: str, command: str) -> list[str]:
+    """The words that ``command`` gives to the program it runs."""
+    script = f"show() {{ for each do printf '%s\\0' \"$each\"; done; }}\nshow {command}\n"
+    return run(shell, script).split("\0")[:-1]
+
+
+# --- shell --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@settings(max_examples=25)
+@given(words=st.lists(carried, min_size=1, max_size=20))
+@example(words=[word for word in HOSTILE if word not in ("\0", "\udcff")])
+def test_words_arrive(shell: str, words: list[str]) -> None:
+    """A command has exactly the words it was made of."""
+    assert words_of(shell, sh(*words)) == words
+
+
+@pytest.mark.parametrize("word", ["\0", "a\0b", "\udcff"])
+def test_words_that_no_command_line_carries(word: str) -> None:
+    """NUL and what is not text are refused, and the error says so."""
+    with pytest.raises(RefusedValueError, match="cannot be a shell word: it holds a NUL or is not text"):
+        quote(word)
+    with pytest.raises(RefusedValueError):
+        sh("echo", PurePosixPath(f"/srv/{word}"))
+
+
+def test_numbers_and_shell_text() -> None:
+    """A number is a word, and what is already shell is not quoted again."""
+    assert sh("head", "-n", 5, raw('"$file"'), "it's") == """head -n 5 "$file" 'it'"'"'s'"""
+    assert sh(sh("echo", "a b"), Shell("&")) == "echo 'a b' &"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@settings(max_examples=25)
+@given(paths=st.lists(carried.filter(bool), min_size=1, max_size=10))
+def test_paths_arrive(shell: str, paths: list[str]) -> None:
+    """Only ~ and ~/ mean the home of whoever runs the command, and no path is an option."""
+    home = "/home/it's $HOME"
+    wanted = [
+        home if path == "~" else home + path[1:] if path.startswith("~/") else f"./{path}" if path[0] == "-" else path
+        for path in paths
+    ]
+    assert words_of(shell, " ".join(quote_path(path) for path in paths)) == wanted
+
+
+def test_paths_in_a_command() -> None:
+    """A path is quoted as a path, a string as a string: only the path has a home."""
+    assert sh("ls", PurePosixPath("~/a b"), "~/a b") == "ls \"$HOME\"/'a b' '~/a b'"
+    assert to_file(sh("date"), PurePosixPath("~/a b")) == "date > \"$HOME\"/'a b'"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@settings(max_examples=25)
+@given(values=st.dictionaries(names, carried, min_size=1, max_size=8))
+def test_environment_of_one_command(shell: str, values: dict[str, str]) -> None:
+    """with_env sets variables for its command alone."""
+    script = with_env(values, sh("env", "-0")) + "\n" + sh("env", "-0")
+    lines = [line.partition("=") for line in run(shell, script).split("\0")]
+    # Twice in the output would mean that the second command has it too.
+    assert sorted((name, text) for name, _, text in lines if name in values) == sorted(values.items())
+
+
+def test_environment_with_a_path() -> None:
+    """A path in the environment is relative to the home of whoever runs the command."""
+    command = with_env({"GIT_DIR": PurePosixPath("~/it's.git")}, sh("git", "gc"))
+    assert command == """GIT_DIR="$HOME"/'it'"'"'s.git' git gc"""
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@settings(max_examples=25)
+@given(values=st.lists(carried, min_size=1, max_size=10))
+def test_between_quotes(shell: str, values: list[str]) -> None:
+    """esc1 is for between single quotes, esc2 for between double quotes."""
+    single = " ".join(f"'{esc1(value)}'" for value in values)
+    double = " ".join(f'"{esc2(value)}"' for value in values)
+    assert words_of(shell, f"{single} {double}") == values * 2
+
+
+def test_joints() -> None:
+    """How commands are put together."""
+    one, two = sh("echo", "it's"), sh("false")
+    assert all_of(one, two) == """echo 'it'"'"'s' && false"""
+    assert any_of(two, one) == """false || echo 'it'"'"'s'"""
+    assert block(one, Shell(""), two) == """echo 'it'"'"'s'\nfalse"""
+    assert when(two, sh("ls"), two) == "if false; then\n  ls\n  false\nfi"
+    assert otherwise(two, sh("ls"), two) == "if false; then\n  ls\nelse\n  false\nfi"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_indenting_leaves_values_alone(shell: str) -> None:
+    """A value of several lines inside a condition says the same as outside of it."""
+    value = "one\n  two\n\nthree"
+    assert run(shell, when(sh("true"), sh("printf", "%s", value))) == value
+    assert run(shell, when(sh("true"), otherwise(sh("false"), sh("ls"), sh("printf", "%s", value)))) == value
+
+
+def test_indent() -> None:
+    """Empty lines get no trailing spaces."""
+    assert escape.indent("it's\n\nhere", "| ") == "| it's\n\n| here"
+
+
+# --- files of variables -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@settings(max_examples=25)
+@given(values=st.dictionaries(names, carried, max_size=8))
+@example(values={f"V{number}": text for number, text in enumerate(HOSTILE) if text not in ("\0", "\udcff")})
+def test_assignments_are_read_back(
+    shell: str, values: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A file of variables, read by . under set -a, gives a program exactly these values."""
+    path = Path(tmp_path_factory.getbasetemp()) / "it's env"
+    path.write_bytes(env_assignments(values).encode())
+    out = run(shell, f"set -a; . {quote(str(path))}; set +a; exec env -0")
+    found = dict(line.partition("=")[::2] for line in out.split("\0")[:-1])
+    assert {name: text for name, text in found.items() if name in values} == values
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("name", ["PATH", "IFS", "PS4", "HOME", "MAIL", "LANG", "TZ", "ENV", "CDPATH", "x"])
+def test_names_that_shells_know_but_leave_alone(shell: str, name: str) -> None:
+    """A variable that a shell also uses arrives all the same."""
+    env = "/usr/bin/env"
+    out = run(shell, f"set -a\n{env_assignments({name: 'a b'})}set +a\nexec {env} -0")
+    assert f"{name}=a b" in out.split("\0")
+
+
+@pytest.mark.parametrize("name", ["OPTIND", "PPID", "_", "PWD", "OLDPWD", "UID", "EUID", "RANDOM", "SHLVL", "LINENO"])
+def test_names_that_belong_to_the_shell(name: str) -> None:
+    """What dash or bash would not set, or set to something else, is refused."""
+    with pytest.raises(RefusedValueError, match=f"the environment variable {name} belongs to the shell itself"):
+        env_assignments({name: "a b"})
+
+
+@pytest.mark.parametrize("name", ["", "1A", "A-B", "A B", "A=B", "A\n", "É", "A;id", "$(id)", "A'"])
+def test_names_that_are_none(name: str) -> None:
+    """A name that could be anything but a name is refused."""
+    with pytest.raises(RefusedValueError, match="is not a name for an environment variable"):
+        env_name(name)
+    with pytest.raises(RefusedValueError):
+        with_env({name: "a b"}, sh("ls"))
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\udcff"])
+def test_values_that_no_environment_carries(value: str) -> None:
+    """The error names the variable and does not show its value."""
+    with pytest.raises(RefusedValueError, match=r"^the value of TOKEN holds a NUL or is not text$"):
+        env_assignments({"TOKEN": value})
+
+
+# --- Python -----------------------------------------------------------------------
+
+plain = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), texts)
+literals = st.recursive(
+    plain, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(texts, inner, max_size=4)), max_leaves=8
+)
+
+
+@given(value=literals)
+@example(value={"it's": ['a "quoted" \\ word', "two\nlines", "☃", "\udcff", -1.5e300, None, True]})
+def test_python_reads_literals_back(value: Any) -> None:
+    """Python's own reader gives back what was written, and the text is ASCII on one line."""
+    text = python_literal(value)
+    assert ast.literal_eval(text) == value
+    assert text.isascii()
+    assert "\n" not in text
+
+
+def test_python_literals_of_our_own_values() -> None:
+    """A path is its text, a tuple a list, and a Secret shows itself here because the file is the place for it."""
+    assert (
+        python_literal((PurePosixPath("/srv/it's"), Secret("p'w"), Shell("a b"))) == """["/srv/it's", "p'w", 'a b']"""
+    )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), b"a b", {1, 2}, object, 1j])
+def test_what_python_cannot_read_back(value: object) -> None:
+    """A value without a literal is refused, also deep inside; nan and inf would be names that nobody defined."""
+    with pytest.raises(RefusedValueError, match="cannot be written as a Python literal"):
+        python_literal([{"it's": value}])
+
+
+# --- supervisor -------------------------------------------------------------------
+
+supervisor_texts = st.one_of(texts, st.text(" ;#%'\"\\=[]:-ab", max_size=10))
+
+
+def supervisor_reads(text: str) -> str:
+    """The value of ``command`` after supervisor's own parser and its expansion of %."""
+    parser = UnhosedConfigParser()
+    parser.read_string(f"[program:it]\ncommand={text}\nuser=nobody\n")
+    assert parser.options("program:it") == ["command", "user"]
+    return str(parser.saneget("program:it", "command", expansions={"here": "/etc"}))
+
+
+@settings(max_examples=400)
+@given(words=st.lists(supervisor_texts, min_size=1, max_size=4))
+@example(words=["a ;b", ";", "#", "%(here)s", "%%", "it's", 'a"b', "", "\\", "a\xa0;b"])
+def test_supervisor_gives_the_words_to_the_program(words: list[str]) -> None:
+    """What supervisor splits a command into is what was meant, or the word was refused."""
+    try:
+        text = supervisor_words(*words)
+    except RefusedValueError:
+        assert any(escape._CONTROL.search(word) or escape._SURROGATE.search(word) for word in words)
+        return
+    assert shlex.split(supervisor_reads(text)) == words
+
+
+@settings(max_examples=400)
+@given(value=supervisor_texts.filter(bool))
+def test_supervisor_takes_the_value(value: str) -> None:
+    """What supervisor reads is what was meant, or the value was refused."""
+    try:
+        text = supervisor_value(value)
+    except RefusedValueError:
+        return
+    assert supervisor_reads(text) == value
+
+
+@pytest.mark.parametrize(
+    "value", ["a ;b", "a #b", "; a", "#a", " a", "a ", "a\nb", "a\nuser=root", "a\u2028b", "\udcff"]
+)
+def test_supervisor_values_that_would_be_cut(value: str) -> None:
+    """Supervisor cuts at a comment and strips both ends, and a newline would add an option of its own."""
+    with pytest.raises(RefusedValueError, match=r"^fabdjango\.user"):
+        supervisor_value(value, "fabdjango.user")
+
+
+@pytest.mark.parametrize("value", ["a;b", "a#b", "it's", 'a "b" c', "100%", "%(here)s", "ü ☃", "a=b: c", "[x]"])
+def test_supervisor_values_that_are_fine(value: str) -> None:
+    """What can be carried is not refused."""
+    assert supervisor_reads(supervisor_value(value)) == value
+
+
+def test_the_whole_of_supervisor_agrees(tmp_path: Path) -> None:
+    """supervisord itself, reading a file of ours, would start this argv."""
+    words = ["/bin/sh", "it's here; #1", "100%", "ü"]
+    config = tmp_path / "supervisord.conf"
+    config.write_text(
+        f"[supervisord]\nlogfile=/dev/null\n[program:blog]\ncommand={supervisor_words(*words)}\n", encoding="utf-8"
+    )
+    options = ServerOptions()
+    options.realize(["-n", "-c", str(config)])
+    (group,) = options.process_group_configs
+    assert shlex.split(group.process_configs[0].command) == words
+
+
+# --- one printable line --------------------------------------------------------------
+
+
+@given(text=texts)
+def test_printable(text: str) -> None:
+    """A printable value is one line to everybody's idea of a line."""
+    try:
+        line = printable(text, "gunicorn.bind")
+    except RefusedValueError:
+        return
+    assert line == text
+    assert len(line.splitlines()) <= 1
+    assert not set(line) & {"\0", "\x1b", "\udcff"}
+
+
+def test_not_printable() -> None:
+    """The error says which setting and which character."""
+    with pytest.raises(
+        RefusedValueError, match=r"^gunicorn\.bind holds the character '\\n', which cannot be carried there$"
+    ):
+        printable("it's\nhere", "gunicorn.bind")
+
+
+# --- secrets ------------------------------------------------------------------------
+
+HIDDEN = "p'a\"s$s\\w`ö rd"
+LINES = 'first "line"\nsecond $line\nöther\n'
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        str(Secret(HIDDEN)),
+        repr(Secret(HIDDEN)),
+        f"{Secret(HIDDEN)}",
+        f"{Secret(HIDDEN)!r:>40}",
+        f"{Secret(HIDDEN):>20}",
+        "%s %r" % (Secret(HIDDEN), Secret(HIDDEN)),  # noqa: UP031 - that way too
+        f"{Secret(HIDDEN)} {Secret(HIDDEN)!s} {Secret(HIDDEN)!r}",
+        ascii(Secret(HIDDEN)),
+        str([Secret(HIDDEN)]),
+        str({"password": Secret(HIDDEN)}),
+        repr(ValueError(Secret(HIDDEN))),
+        str(ValueError(Secret(HIDDEN))),
+        logging.LogRecord("x", 1, "x", 1, "%s", (Secret(HIDDEN),), None).getMessage(),
+        json.dumps({"password": Secret(HIDDEN)}, default=str),
+    ],
+)
+def test_a_secret_hides(shown: str) -> None:
+    """Every way of making text of a Secret gives asterisks."""
+    assert "********" in shown
+    assert "p'a" not in shown
+    assert "w`" not in shown
+
+
+def test_a_secret_is_not_serialized() -> None:
+    """JSON and pickle refuse it, and their errors do not show it."""
+    with pytest.raises(TypeError, match=r"^Object of type Secret is not JSON serializable$"):
+        json.dumps(Secret(HIDDEN))
+    with pytest.raises(TypeError, match=r"^a Secret is not pickled$"):
+        pickle.dumps(Secret(HIDDEN))
+
+
+def test_a_secret_gives_itself_by_name_only() -> None:
+    """It can be compared and asked, and nothing else."""
+    assert Secret(HIDDEN).reveal() == HIDDEN
+    assert Secret(HIDDEN) == Secret(HIDDEN)
+    assert Secret(HIDDEN) != HIDDEN
+    assert len({Secret(HIDDEN), Secret(HIDDEN)}) == 1
+    assert not hasattr(Secret(HIDDEN), "__dict__")
+
+
+def test_a_secret_cannot_be_a_word() -> None:
+    """By mistake in a command it is asterisks, not the value."""
+    assert sh("echo", Secret(HIDDEN)) == "echo '********'"  # type: ignore[arg-type]
+
+
+FORMS: dict[str, Callable[[str], str]] = {
+    "itself": str,
+    "a shell word": shlex.quote,
+    "single quotes": lambda text: f"'{esc1(text)}'",
+    "double quotes": lambda text: f'"{esc2(text)}"',
+    "repr": repr,
+    "ascii": ascii,
+    "JSON": json.dumps,
+    "JSON in UTF-8": lambda text: json.dumps(text, ensure_ascii=False),
+    "python_literal": python_literal,
+    "env_assignments": lambda text: env_assignments({"PASSWORD": text}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(secret=carried.filter(lambda text: len(text) >= Redactor.shortest), around=texts)
+@example(secret=HIDDEN, around="PASSWORD=")
+@example(secret=LINES, around="")
+def test_no_known_secret_survives(form: str, secret: str, around: str) -> None:
+    """In whatever form a secret stands in a text, it is not there afterwards."""
+    written = FORMS[form](secret)
+    inside = written.strip("'\"") if form != "env_assignments" else f"'{esc1(secret)}'"
+    assume(secret not in around and not set(secret) <= set("*"))
+    hidden = Redactor([secret]).hide(f"{around}{written}{around}")
+    assert secret not in hidden
+    assert len(inside) < Redactor.shortest or inside not in hidden
+
+
+def test_every_line_of_a_secret_is_hidden() -> None:
+    """Output comes line by line, and each line of a key is as secret as the whole."""
+    hide = Redactor([LINES]).hide
+    assert hide('found first "line" there') == "found ******** there"
+    assert hide("found second $line there") == "found ******** there"
+    assert hide('{"text": "first \\"line\\""}') == '{"text": "********"}'
+
+
+def test_the_longer_secret_goes_first() -> None:
+    """A secret that begins another does not leave the other's end behind."""
+    assert Redactor(["it's secret", "it's secret, really"]).hide("it's secret, really") == "********"
+
+
+def test_short_values_are_left_alone() -> None:
+    """Hiding "1" or "ada" would blot out ordinary words."""
+    assert Redactor(["ada", "1", ""]).hide("ada's 1st") == "ada's 1st"
+
+
+def test_a_redactor_learns() -> None:
+    """Secrets that come up later are hidden from then on."""
+    redactor = Redactor()
+    assert redactor.hide("it's secret") == "it's secret"
+    redactor.add("it's secret")
+    assert redactor.hide("it's secret") == "********"

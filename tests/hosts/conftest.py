@@ -1,0 +1,83 @@
+"""
+The hosts that the tests of this folder share, each booted once and only when a test asks for it.
+
+On a machine that cannot boot hosts the folder is skipped with the reason; FABDJANGO_REQUIRE_HOSTS=1 makes that a failure.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import machines
+from tests.hosts.workplace import Daemon, Workplace, serve_git
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.machines import Machine
+
+HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the folder, and let one worker of pytest-xdist have all of it: there is one farm."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.hosts)
+            if config.pluginmanager.hasplugin("xdist"):
+                item.add_marker(pytest.mark.xdist_group("hosts"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, or fail, before any host is booted."""
+    reason = machines.missing_tools()
+    if reason and os.environ.get("FABDJANGO_REQUIRE_HOSTS") == "1":
+        pytest.fail(reason, pytrace=False)
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def bookworm() -> Iterator[Machine]:
+    """A Debian 12 host with git, supervisor and python3-venv."""
+    yield from _booted("bookworm", "prepared", "book")
+
+
+@pytest.fixture(scope="session")
+def bare() -> Iterator[Machine]:
+    """A Debian 12 host that has Python and sshd, and nothing that a deploy needs beside them."""
+    yield from _booted("bookworm", "bare", "bare")
+
+
+@pytest.fixture(scope="session")
+def trixie() -> Iterator[Machine]:
+    """A Debian 13 host with git, supervisor and python3-venv."""
+    yield from _booted("trixie", "prepared", "trix")
+
+
+def _booted(suite: str, variant: str, prefix: str) -> Iterator[Machine]:
+    booted = machines.up(1, suite, variant, prefix)
+    # sshd of Debian 13 shuts out an address for a while after it has sent wrong keys; here that is what is tested.
+    booted[0].run("echo 'PerSourcePenalties no' > /etc/ssh/sshd_config.d/no-penalties.conf")
+    booted[0].run("sshd -t 2>/dev/null || rm /etc/ssh/sshd_config.d/no-penalties.conf; systemctl reload ssh")
+    yield booted[0]
+    machines.down(booted)
+
+
+@pytest.fixture(scope="session")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A git server on the operator's side that every host reaches; needs a host, for its address is the bridge's."""
+    with serve_git(tmp_path_factory.mktemp("repositories"), machines.GATEWAY) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Workplace:
+    """A fresh folder of an operator, with a fabfile of two lines."""
+    return Workplace(tmp_path / "work")

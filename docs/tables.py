@@ -1,0 +1,91 @@
+"""
+The README's tables of tasks and settings, made from the code.
+
+A table stands between two lines of the README:
+
+    <!-- tasks: written by inv docs -->
+    <!-- end of tasks -->
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import fabdjango
+from fabdjango.settings import Row, setting_rows
+
+__all__ = ["README", "renewed", "settings_table", "tasks_table"]
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def renewed(text: str) -> str:
+    """The text of the README with both tables as they should be; raises ValueError if one has no place there."""
+    for name, lines in (("tasks", tasks_table()), ("settings", settings_table())):
+        begin, end = f"<!-- {name}: written by inv docs -->", f"<!-- end of {name} -->"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            message = f"the README lacks {begin} or {end}"
+            raise ValueError(message)
+        text = "\n".join([f"{before}{begin}", *lines, f"{end}{after}"])
+    return text
+
+
+def tasks_table() -> Iterator[str]:
+    """Every task with its arguments and the first line of its help."""
+    return _table(("task", "what it does"), (_task_row(name) for name in _task_names()))
+
+
+def _task_names() -> list[str]:
+    return sorted(fabdjango.ns.task_names, key=lambda name: (name.count("."), name.partition(".")[0]))
+
+
+def _task_row(name: str) -> tuple[str, str]:
+    task: Any = fabdjango.ns[name]
+    words = [name]
+    for argument in task.get_arguments():
+        flag = "--" + argument.name.replace("_", "-")
+        if argument.positional:
+            words.append(argument.name.upper())
+        else:
+            words.append(f"[{flag}]" if argument.kind is bool else f"[{flag}=…]")
+    first_line = (task.__doc__ or "").strip().splitlines()[0]
+    return f"`{' '.join(words)}`", first_line.rstrip(".")
+
+
+def settings_table() -> Iterator[str]:
+    """Every setting with its form, its default and its description."""
+    return _table(("setting", "form", "default", "what it says"), map(_setting_row, setting_rows()))
+
+
+def _setting_row(row: Row) -> tuple[str, str, str, str]:
+    default = "(required)" if row.required else _default(row.default)
+    text = re.sub(r"([<>*|])", r"\\\1", row.help.rstrip("."))
+    return f"`{row.key.replace('*', 'NAME')}`", _form(row.kind), default, text + (" (hidden)" if row.secret else "")
+
+
+def _form(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{word}`" for word in get_args(kind))
+    if kind in (str, bool, int):
+        return {str: "text", bool: "true or false", int: "number"}[kind]
+    return "list" if get_origin(kind) is tuple else "mapping"
+
+
+def _default(value: Any) -> str:
+    if value in ("", (), {}):
+        return ""
+    if isinstance(value, bool):
+        return "`true`" if value else "`false`"
+    return f"`{', '.join(map(str, value)) if isinstance(value, tuple) else value}`"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"| {' | '.join('---' for _ in head)} |"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"

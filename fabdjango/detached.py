@@ -40,6 +40,8 @@ def render_detached(script: str, *, run: str, folder: PurePosixPath) -> str:
     mark = f"{run}_DETACHED"
     return block(
         raw("# fabdjango: start a program that outlives this session, and follow it"),
+        # The shell runs nothing of a group whose end did not arrive.
+        raw("{"),
         raw("set -u; umask 077"),
         raw(f"mkdir -p -- {quote_path(folder)} || exit 90"),
         raw(f"find {quote_path(folder)} -type f -mtime +7 -delete 2>/dev/null"),
@@ -47,6 +49,7 @@ def render_detached(script: str, *, run: str, folder: PurePosixPath) -> str:
         raw(f"setsid sh -c {quote(_KEEPER)} sh {run} > {quote_path(log)} 2>&1 <<'{mark}' &\n{script}\n{mark}"),
         raw(f'printf "%s\\n" "$!" > {quote_path(pid)}'),
         raw(_follow(folder, run, 0)),
+        raw("}"),
         raw(_END),
     )
 
@@ -56,7 +59,9 @@ def render_follow(*, run: str, folder: PurePosixPath, offset: int) -> str:
     log, _ = _paths(folder, run)
     return block(
         raw("# fabdjango: follow a program that was started before"),
+        raw("{"),
         raw(f"{sh('test', '-e', log)} || exit 96"),
         raw(_follow(folder, run, offset)),
+        raw("}"),
         raw(_END),
     )

@@ -32,6 +32,7 @@ __all__ = [
     "history",
     "install_supervisor",
     "interact",
+    "known_program",
     "preflight",
     "release_name",
     "release_path",
@@ -229,11 +230,12 @@ def configure_supervisor(runner: Runner) -> None:
 def supervise(runner: Runner, verb: Callable[..., Step], only: str) -> None:
     """Start or stop, for one program of the site or all."""
     settings = runner.site.settings
-    _known_program(runner, only)
+    known_program(runner, only)
     runner.do(verb(settings, supervisord(runner), only))
 
 
-def _known_program(runner: Runner, only: str) -> None:
+def known_program(runner: Runner, only: str) -> None:
+    """Refuse a name that is no program of the site; empty means all of them."""
     known = ["web", *runner.site.settings.processes]
     if only and only not in known:
         msg = f"the site has no program {only!r}"

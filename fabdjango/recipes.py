@@ -15,10 +15,10 @@ from pathlib import PurePosixPath
 from fabdjango import onhost
 from fabdjango.commands import django, git, gunicorn, supervisor, venv
 from fabdjango.commands import release as releases
-from fabdjango.escape import Secret, block, quote, raw, sh
+from fabdjango.escape import Secret, block, env_assignments, quote, raw, sh
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.facts import DjangoFacts, Facts, Migration
-from fabdjango.layout import Layout
+from fabdjango.layout import Layout, layout_of
 from fabdjango.plan import Phase, Put, Step
 from fabdjango.render import Templates
 from fabdjango.settings import Settings
@@ -31,6 +31,7 @@ __all__ = [
     "activate",
     "assumed",
     "check_hooks",
+    "check_settings",
     "confirm",
     "deployment",
     "prepare",
@@ -119,6 +120,21 @@ def assumed(site: Site, facts: Facts, sha: str) -> Facts:
         settings_module=facts.settings_module or f"{site.settings.project}.settings",
         requirements=facts.requirements or {"sources": sources, "digest": ""},
     )
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise ConfigError for what could only fail later, when a host has been asked already."""
+    check_hooks(settings)
+    git.check_repository(settings)
+    releases.check_shared(settings.shared)
+    somewhere = layout_of(settings).at_home("/home/owner")
+    gunicorn.app_of(settings, settings.django.settings or "project.settings")
+    gunicorn.bind_of(settings, somewhere)
+    gunicorn.check_options(settings)
+    django.directory_of(settings, somewhere.current)
+    django.local_settings_target(settings, settings.django.settings or "project.settings")
+    supervisor.check_names(settings)
+    env_assignments(settings.environment)
 
 
 def check_hooks(settings: Settings) -> None:

@@ -110,13 +110,18 @@ def _as_user(step: Step, run: str, *, owner: str, login: str) -> str:
     body = block(raw("set -e"), render_body(step, run))
     if not target or target == login:
         return f"(\n{body}\n) </dev/null 2>&1"
-    reader = quote('eval "$(cat)"')
-    if login == ROOT:
-        become = sh("su", "-s", "/bin/sh", target, "-c") + " " + reader
-    else:
-        become = sh("sudo", "-n", "-H", "-u", target, "--", "sh", "-c") + " " + reader
+    become = f"{_become(target, login=login)} " + quote('eval "$(cat)"')
     mark = f"{run}_AS"
     return f"{become} 2>&1 <<'{mark}'\nFABDJANGO_RUN={run}\n{_PRELUDE}{body}\n{mark}"
+
+
+def _become(account: str, *, login: str) -> Shell:
+    """The words before one word of shell that is to run as ``account``."""
+    if not account or account == login:
+        return sh("sh", "-c")
+    if login == ROOT:
+        return sh("su", "-s", "/bin/sh", account, "-c")
+    return sh("sudo", "-n", "-H", "-u", account, "--", "sh", "-c")
 
 
 def _run_step(step: Step, run: str, label: str, *, owner: str, login: str) -> str:
@@ -158,27 +163,32 @@ def render_script(phase: Phase, *, run: str, owner: str = "", login: str = "") -
 
 
 def _take_lock(path: PurePosixPath, holder: str, *, owner: str, login: str) -> str:
-    # The file is opened by the session's own account: the kernel frees the lock when this shell and its children are gone.
-    root, run_folder = path.parent.parent, path.parent
-    account = owner or login
-    as_root = sh("install", "-d", "-o", account, root, run_folder)
-    lines = [
-        f"lock={quote_path(path)}",
-        "cannot_lock() { report begin lock lock; printf '%s\\n' \"$1\"; report end lock 1; exit $2; }",
-    ]
-    if login == ROOT and account != ROOT:
-        lines += [f"{as_root} || cannot_lock 'cannot make the site folder' {FAILED}"]
-    else:
-        make = f"mkdir -p -- {quote_path(run_folder)} 2>/dev/null"
-        with_sudo = f"sudo -n {as_root} 2>/dev/null" if account else "false"
-        lines += [f"{make} || {with_sudo} || cannot_lock {quote(f'cannot create {root}: permission denied')} {FAILED}"]
-    lines += [
-        f'( exec 9>>"$lock" ) 2>/dev/null || cannot_lock {quote(f"cannot write {path}: permission denied")} {FAILED}',
-        'exec 9>>"$lock"',
-        f'flock -n 9 || cannot_lock "$(cat -- "$lock")" {LOCKED}',
-        f'printf \'%s, since %s\\n\' {quote(holder)} "$(date -u +%Y-%m-%dT%H:%M:%SZ)" > "$lock"',
-    ]
-    return "\n".join(lines)
+    """
+    Hold the site's lock until this shell and its children are gone; the kernel sees to that.
+
+    Folder and file are made and written by the owner, and only read by who
+    logs in: root must not follow a link that the owner has put there.
+    """
+    root, account = path.parent.parent, owner or login
+    as_owner = _become(account, login=login)
+    make = block(sh("mkdir", "-p", "--", path.parent), raw(f": >> {quote_path(path)}"), sh("printf", "%s", path))
+    made = f"lock=$({as_owner} {quote('set -e; ' + make)} 2>/dev/null)"
+    privileged = raw("") if login == ROOT else raw("sudo -n ")
+    make_root = (
+        f"[ ! -e {quote_path(root)} ] && {privileged}{sh('install', '-d', '-o', account, '--', root)} 2>/dev/null"
+    )
+    say = raw('printf "%s, since %s\\n" ' + f'{quote(holder)} "$(date -u +%Y-%m-%dT%H:%M:%SZ)" > {quote_path(path)}')
+    fail = f"cannot_lock {quote(f'cannot write {path}: permission denied')} {FAILED}"
+    return "\n".join(
+        [
+            "cannot_lock() { report begin lock lock; printf '%s\\n' \"$1\"; report end lock 1; exit $2; }",
+            f"{made} || {{ {make_root if account else 'false'} && {made}; }} || {fail}",
+            f'( exec 9<"$lock" ) 2>/dev/null || {fail}',
+            'exec 9<"$lock"',
+            f'flock -n 9 || cannot_lock "$(cat -- "$lock")" {LOCKED}',
+            f"{as_owner} {quote(str(say))}",
+        ]
+    )
 
 
 # --- reports -----------------------------------------------------------------

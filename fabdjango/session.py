@@ -84,7 +84,7 @@ def configuration(context: Context, host: str = "") -> Resolved:
     """The settings for ``host`` (a name as given to -H, or empty)."""
     stage = os.environ.get("FABRIC_FABDJANGO_STAGE", "")
     resolved = resolve(layers(context, os.environ), stage=stage, host=host)
-    recipes.check_hooks(resolved.settings)
+    recipes.check_settings(resolved.settings)
     return resolved
 
 

@@ -546,7 +546,7 @@ def test_a_folder_that_cannot_be_made(host: Host, tmp_path: Path) -> None:
         FAILED,
         [
             ("begin", "lock", "lock"),
-            ("output", "lock", f"cannot create {host.folder}/site: permission denied"),
+            ("output", "lock", f"cannot write {host.folder}/site/run/lock: permission denied"),
             ("end", "lock", "1"),
         ],
     )

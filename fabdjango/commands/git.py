@@ -12,6 +12,7 @@ from fabdjango.plan import Step
 from fabdjango.settings import Settings
 
 __all__ = [
+    "check_repository",
     "clone_mirror",
     "diff",
     "export_release",
@@ -55,6 +56,19 @@ def read_ref(text: str) -> str:
         msg = f"{text!r} is not a branch, a tag or a commit"
         raise ConfigError(msg, cure="give a name as git branch, git tag or git log show it")
     return text
+
+
+def check_repository(settings: Settings) -> None:
+    """Raise ConfigError for an address that holds a password: git shows it to every account in its helpers' arguments."""
+    if re.match(r"https?://[^/]*@|\w+://[^/]*:[^/]*@", settings.repository):
+        msg = (
+            "fabdjango.repository holds a password or a token, which every account on the host could see while git runs"
+        )
+        raise ConfigError(
+            msg,
+            cure="use an ssh address with a deploy key,\n"
+            "or keep the token in the host's git credentials: git config --global credential.helper store",
+        )
 
 
 def _network(settings: Settings, *words: str | PurePosixPath | Shell) -> Shell:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from pathlib import PurePosixPath
 
@@ -13,7 +14,7 @@ from fabdjango.plan import Put, Step
 from fabdjango.render import Templates
 from fabdjango.settings import Settings
 
-__all__ = ["app_of", "bind_of", "check", "configure", "run", "start_words", "status"]
+__all__ = ["app_of", "bind_of", "check", "check_options", "configure", "run", "start_words", "status"]
 
 
 def app_of(settings: Settings, settings_module: str) -> str:
@@ -56,15 +57,19 @@ def _worker_class(settings: Settings) -> str:
     return "gthread" if gunicorn.threads > 1 else "sync"
 
 
+def check_options(settings: Settings) -> None:
+    """Raise ConfigError for an option that cannot be a name in a Python file."""
+    for name in settings.gunicorn.options:
+        if not re.fullmatch(r"[a-z_][a-z0-9_]*", name) or keyword.iskeyword(name):
+            msg = f"fabdjango.gunicorn.options: {name!r} is not the name of a gunicorn setting"
+            raise ConfigError(msg, cure="see the names in gunicorn's documentation of its settings")
+
+
 def configure(
     settings: Settings, facts: Facts, layout: Layout, templates: Templates, release: str, directory: PurePosixPath
 ) -> Put:
     """gunicorn.conf.py of one release."""
     gunicorn = settings.gunicorn
-    for name in gunicorn.options:
-        if not re.fullmatch(r"[a-z_][a-z0-9_]*", name):
-            msg = f"fabdjango.gunicorn.options: {name!r} is not the name of a gunicorn setting"
-            raise ConfigError(msg)
     settings_module = settings.django.settings or facts.settings_module
     text = templates.render(
         "gunicorn/gunicorn.conf.py.j2",
@@ -116,7 +121,7 @@ def status(layout: Layout) -> Step:
     # Read from /proc: the answer does not depend on who started them.
     body = f"""found=
 for p in /proc/[0-9]*; do
-  case $(tr '\\0' ' ' < "$p/cmdline" 2>/dev/null) in
+  case $(cat "$p/cmdline" 2>/dev/null | tr '\\0' ' ') in
     *gunicorn*{quote_path(layout.releases)}/*) found=1; printf '%s %s %s\\n' "${{p#/proc/}}" "$(stat -c %U "$p")" "$(readlink "$p/cwd" 2>/dev/null || printf '(not readable)')";;
   esac
 done

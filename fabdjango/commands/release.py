@@ -22,6 +22,7 @@ from fabdjango.settings import Settings
 __all__ = [
     "PLACEHOLDER",
     "ask_health",
+    "check_shared",
     "clear_leftovers",
     "complete",
     "early_hook",
@@ -68,6 +69,16 @@ def shared_path(text: str) -> PurePosixPath:
         msg = f"fabdjango.shared: {text!r} is not a path inside the commit"
         raise ConfigError(msg, cure="for instance shared: [media/, db.sqlite3]")
     return path
+
+
+def check_shared(names: Iterable[str]) -> None:
+    """Refuse a shared path inside another one: its link would be written through the other's."""
+    paths = [shared_path(name) for name in names]
+    for path in paths:
+        for other in paths:
+            if path != other and path.is_relative_to(other):
+                msg = f"fabdjango.shared: {path} lies inside {other}, which is shared as a whole already"
+                raise ConfigError(msg, cure=f"take {path} out of fabdjango.shared")
 
 
 # --- what is kept in a release -----------------------------------------------
@@ -187,12 +198,18 @@ def link_shared(settings: Settings, layout: Layout, release: str) -> Step | None
     for text in settings.shared:
         path = shared_path(text)
         place, target = layout.shared / path, layout.release(release) / path
-        make = sh("mkdir", "-p", "--", place) if text.endswith("/") else sh("mkdir", "-p", "--", place.parent)
+        begun = place.with_name(f".fabdjango.{place.name}")
         first = f"! [ -e {quote_path(place)} ] && [ -e {quote_path(target)} ] && ! [ -L {quote_path(target)} ]"
         commands += [
             sh("mkdir", "-p", "--", place.parent, target.parent),
-            when(raw(first), sh("cp", "-a", "--", target, place)),
-            make,
+            # A copy that was cut short never counts as the shared one.
+            when(
+                raw(first),
+                sh("rm", "-rf", "--", begun),
+                sh("cp", "-a", "--", target, begun),
+                sh("mv", "-T", "--", begun, place),
+            ),
+            sh("mkdir", "-p", "--", place) if text.endswith("/") else Shell(""),
             sh("rm", "-rf", "--", target),
             sh("ln", "-s", "--", place, target),
         ]
@@ -224,7 +241,7 @@ def clear_leftovers(facts: Facts, layout: Layout) -> Step | None:
     stale = raw(
         f"find {quote_path(layout.venvs)} -mindepth 1 -maxdepth 1 -type d ! -exec test -e '{{}}/.complete' ';' -exec rm -rf -- '{{}}' '+' 2>/dev/null || :"
     )
-    temporary = raw(f"rm -f -- {quote_path(layout.root)}/.current.* {quote_path(layout.shared)}/.fabdjango.*")
+    temporary = raw(f"rm -rf -- {quote_path(layout.root)}/.current.* {quote_path(layout.shared)}/.fabdjango.*")
     if not facts.root_exists:
         return None
     removed = (

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from fabdjango import onhost
 from fabdjango.commands import venv as venvs
 from fabdjango.escape import Shell, all_of, block, quote, quote_path, raw, sh, supervisor_value, supervisor_words, when
-from fabdjango.exceptions import FabdjangoError
+from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.facts import Facts
 from fabdjango.layout import Layout
 from fabdjango.plan import OWNER, ROOT, Put, Step
@@ -19,6 +19,7 @@ from fabdjango.settings import Settings
 __all__ = [
     "Supervisord",
     "check",
+    "check_names",
     "configuration",
     "configure",
     "find",
@@ -100,6 +101,13 @@ def find(settings: Settings, facts: Facts, layout: Layout, host: str = "") -> Su
         base / "conf.d" / f"{name}.conf",
         layout.logs,
     )
+
+
+def check_names(settings: Settings) -> None:
+    """Raise ConfigError for a program that would be called as gunicorn's is."""
+    if "web" in settings.processes:
+        msg = "fabdjango.processes.web: web is the name of gunicorn's own program"
+        raise ConfigError(msg, cure="choose another name for the program")
 
 
 def configuration(settings: Settings, facts: Facts, layout: Layout, templates: Templates, daemon: Supervisord) -> Put:

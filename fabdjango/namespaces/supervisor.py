@@ -77,4 +77,5 @@ def logs(runner: Runner, only: str = "web", lines: int = 50) -> None:
     """
     Show the end of a program's log.
     """
+    operations.known_program(runner, only)
     runner.ask(build.logs(runner.site.settings, operations.supervisord(runner), only, lines))

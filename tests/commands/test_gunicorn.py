@@ -142,7 +142,7 @@ def test_status() -> None:
         # status: gunicorn processes: pid, account, working directory
         found=
         for p in /proc/[0-9]*; do
-          case $(tr '\0' ' ' < "$p/cmdline" 2>/dev/null) in
+          case $(cat "$p/cmdline" 2>/dev/null | tr '\0' ' ') in
             *gunicorn*'/srv/it'"'"'s here/releases'/*) found=1; printf '%s %s %s\n' "${p#/proc/}" "$(stat -c %U "$p")" "$(readlink "$p/cwd" 2>/dev/null || printf '(not readable)')";;
           esac
         done

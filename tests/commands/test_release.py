@@ -150,19 +150,28 @@ def test_link_shared() -> None:
         # links: link media/, it's/db.sqlite3
         mkdir -p -- '/srv/it'"'"'s here/shared' '/srv/it'"'"'s here/releases/7-0123456789ab'
         if ! [ -e '/srv/it'"'"'s here/shared/media' ] && [ -e '/srv/it'"'"'s here/releases/7-0123456789ab/media' ] && ! [ -L '/srv/it'"'"'s here/releases/7-0123456789ab/media' ]; then
-          cp -a -- '/srv/it'"'"'s here/releases/7-0123456789ab/media' '/srv/it'"'"'s here/shared/media'
+        rm -rf -- '/srv/it'"'"'s here/shared/.fabdjango.media'
+        cp -a -- '/srv/it'"'"'s here/releases/7-0123456789ab/media' '/srv/it'"'"'s here/shared/.fabdjango.media'
+        mv -T -- '/srv/it'"'"'s here/shared/.fabdjango.media' '/srv/it'"'"'s here/shared/media'
         fi
         mkdir -p -- '/srv/it'"'"'s here/shared/media'
         rm -rf -- '/srv/it'"'"'s here/releases/7-0123456789ab/media'
         ln -s -- '/srv/it'"'"'s here/shared/media' '/srv/it'"'"'s here/releases/7-0123456789ab/media'
         mkdir -p -- '/srv/it'"'"'s here/shared/it'"'"'s' '/srv/it'"'"'s here/releases/7-0123456789ab/it'"'"'s'
         if ! [ -e '/srv/it'"'"'s here/shared/it'"'"'s/db.sqlite3' ] && [ -e '/srv/it'"'"'s here/releases/7-0123456789ab/it'"'"'s/db.sqlite3' ] && ! [ -L '/srv/it'"'"'s here/releases/7-0123456789ab/it'"'"'s/db.sqlite3' ]; then
-          cp -a -- '/srv/it'"'"'s here/releases/7-0123456789ab/it'"'"'s/db.sqlite3' '/srv/it'"'"'s here/shared/it'"'"'s/db.sqlite3'
+        rm -rf -- '/srv/it'"'"'s here/shared/it'"'"'s/.fabdjango.db.sqlite3'
+        cp -a -- '/srv/it'"'"'s here/releases/7-0123456789ab/it'"'"'s/db.sqlite3' '/srv/it'"'"'s here/shared/it'"'"'s/.fabdjango.db.sqlite3'
+        mv -T -- '/srv/it'"'"'s here/shared/it'"'"'s/.fabdjango.db.sqlite3' '/srv/it'"'"'s here/shared/it'"'"'s/db.sqlite3'
         fi
-        mkdir -p -- '/srv/it'"'"'s here/shared/it'"'"'s'
         rm -rf -- '/srv/it'"'"'s here/releases/7-0123456789ab/it'"'"'s/db.sqlite3'
         ln -s -- '/srv/it'"'"'s here/shared/it'"'"'s/db.sqlite3' '/srv/it'"'"'s here/releases/7-0123456789ab/it'"'"'s/db.sqlite3'
     """)
+
+
+def test_a_shared_path_inside_another_is_refused() -> None:
+    """Its link would be written through the other's, and what is there would go."""
+    with pytest.raises(ConfigError, match="media/it's cache lies inside media"):
+        release.check_shared(["media/", "media/it's cache/"])
 
 
 def test_nothing_to_link() -> None:
@@ -192,7 +201,7 @@ def test_clear_leftovers() -> None:
         # recover: clear what a dead deployment left
         rm -rf -- '/srv/it'"'"'s here/releases/1-it'"'"'s'
         find '/srv/it'"'"'s here/venvs' -mindepth 1 -maxdepth 1 -type d ! -exec test -e '{}/.complete' ';' -exec rm -rf -- '{}' '+' 2>/dev/null || :
-        rm -f -- '/srv/it'"'"'s here'/.current.* '/srv/it'"'"'s here/shared'/.fabdjango.*
+        rm -rf -- '/srv/it'"'"'s here'/.current.* '/srv/it'"'"'s here/shared'/.fabdjango.*
         note 'removed 1-it'"'"'s, which were never completed'
     """)
 

@@ -9,6 +9,7 @@ A table stands between two lines of the README:
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -45,7 +46,9 @@ def _task_names() -> list[str]:
 
 
 def _task_row(name: str) -> tuple[str, str]:
-    task: Any = fabdjango.ns[name]
+    task: Any = copy.copy(fabdjango.ns[name])
+    # Invoke takes the help out of the task while it makes the arguments.
+    task.help = dict(task.help)
     words = [name]
     for argument in task.get_arguments():
         flag = "--" + argument.name.replace("_", "-")

@@ -9,6 +9,7 @@ from typing import Any
 from invoke.collection import Collection
 from invoke.tasks import Task
 
+from fabdjango.configuration import Layer
 from fabdjango.namespaces import deploy as _top
 from fabdjango.namespaces import django as _django
 from fabdjango.namespaces import git as _git
@@ -17,7 +18,6 @@ from fabdjango.namespaces import release as _release
 from fabdjango.namespaces import supervisor as _supervisor
 from fabdjango.namespaces import venv as _venv
 from fabdjango.session import own_settings
-from fabdjango.settings import Layer
 
 __all__ = ["django", "git", "gunicorn", "ns", "release", "site", "supervisor", "venv"]
 

@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 
-from fabdjango.exceptions import RefusedValueError
+from fabdjango.exceptions import ConfigError, RefusedValueError
 
 __all__ = [
     "Redactor",
@@ -36,6 +36,7 @@ __all__ = [
     "quote_path",
     "raw",
     "sh",
+    "split_words",
     "supervisor_value",
     "supervisor_words",
     "to_file",
@@ -209,6 +210,15 @@ def with_env(values: Mapping[str, Word], command: Shell) -> Shell:
     """``command`` with these variables set for it alone."""
     words = [f"{env_name(name)}={quote_path(v) if isinstance(v, PurePath) else quote(v)}" for name, v in values.items()]
     return Shell(" ".join([*words, command]))
+
+
+def split_words(text: str, example: str) -> list[str]:
+    """``text`` split as a shell would split it, and nothing expanded; a ConfigError with ``example`` if it cannot be."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        msg = f"cannot split {text!r} into words: {error}"
+        raise ConfigError(msg, cure=f"quote it as one argument: {example}") from None
 
 
 def esc1(text: str) -> str:

@@ -84,8 +84,12 @@ class Runner:
         logged = since_start(log.output) if log else ""
         cure = cure_for(step.name, output) or cure_for("log", logged) or (known.cure if known else "")
         if step.name == "lock":
-            owner = self.account.owner or self.account.login
+            login = self.account.login
+            owner = self.account.owner or login
             cure = cure.replace("ACCOUNT", owner).replace("FOLDER", str(self.site.layout.root))
+            if login not in ("root", owner):
+                # Why sudo refused is not told by the step, and is the likelier reason.
+                cure = f"see whether {login} may become {owner} without a password: sudo -n -u {owner} true\n{cure}"
         shown = excerpt(output)
         if logged.strip():
             shown += "\nthe end of the program's log:\n" + self.report.redactor.hide(excerpt(logged))
@@ -169,7 +173,10 @@ def deploy(runner: Runner, ref: str) -> None:
 def _migration_lines(found: DjangoFacts) -> list[str]:
     """A line a migration; where there are very many, as on a first deploy, a line an app."""
     if len(found.migrations) <= _MANY:
-        return [f"migration {each.app}.{each.name}: " + "; ".join(each.operations) for each in found.migrations]
+        return [
+            f"migration {each.app}.{each.name}: " + ("; ".join(each.operations) or "no operations")
+            for each in found.migrations
+        ]
     apps: dict[str, list[str]] = {}
     for each in found.migrations:
         apps.setdefault(each.app, []).append(each.name)

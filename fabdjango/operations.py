@@ -11,6 +11,7 @@ from typing import get_origin
 from fabdjango import recipes
 from fabdjango.commands import django, git, supervisor, venv
 from fabdjango.commands import release as releases
+from fabdjango.configuration import Resolved
 from fabdjango.escape import env_assignments, raw, sh
 from fabdjango.exceptions import ConfigError, FabdjangoError, StepFailedError
 from fabdjango.facts import Facts
@@ -19,7 +20,7 @@ from fabdjango.layout import Layout
 from fabdjango.plan import Phase, Step
 from fabdjango.recipes import Deployment
 from fabdjango.report import difference
-from fabdjango.settings import Resolved, Row
+from fabdjango.settings import Row
 
 __all__ = [
     "activate_release",
@@ -89,7 +90,7 @@ def _planned(runner: Runner, text: str) -> Deployment:
 def checkout(runner: Runner, ref: str) -> None:
     """A release directory for ``ref``, with settings and links, but not complete."""
     git.read_ref(ref)
-    facts = look(runner, ref)
+    facts = look_from_outside(runner, ref) if runner.dry else look(runner, ref)
     plan = recipes.deployment(runner.site, facts, ref, release=releases.new_id(facts, facts.sha))
     phase = Phase(
         "checkout",
@@ -100,7 +101,8 @@ def checkout(runner: Runner, ref: str) -> None:
         holder=runner.site.holder,
     )
     runner.run(phase)
-    runner.report.say(f"checked out: releases/{plan.release} holds {facts.subject}; nothing was switched")
+    if not runner.dry:
+        runner.report.say(f"checked out: releases/{plan.release} holds {facts.subject}; nothing was switched")
 
 
 def build_venv(runner: Runner, release: str, *, install: bool) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from invoke.tasks import Task
 
+from fabdjango.configuration import Layer, resolve
 from fabdjango.escape import Redactor, Secret, Shell
 from fabdjango.fleet import Runner
 from fabdjango.layout import layout_of
@@ -24,7 +25,6 @@ from fabdjango.recipes import Site
 from fabdjango.render import Templates
 from fabdjango.report import Report
 from fabdjango.script import Event, render_body
-from fabdjango.settings import Layer, resolve
 from fabdjango.transport import Account, Listener, PhaseResult, StepResult
 
 __all__ = ["RecordingTransport", "call", "runner"]

@@ -70,6 +70,11 @@ class Rendered:
     secrets: frozenset[str]
 
 
+def _python(value: object) -> str:
+    # An undefined name complains by itself, and better, when it is read.
+    return python_literal(str(value) if isinstance(value, jinja2.Undefined) else value)
+
+
 class Templates:
     """
     Renders our templates and the project's; a file in ``local_root``/templates replaces ours of the same name.
@@ -92,7 +97,7 @@ class Templates:
             keep_trailing_newline=True,
             autoescape=False,  # noqa: S701
         )
-        self._jinja.filters.update(sh=quote, python=python_literal, supervisor=supervisor_value)
+        self._jinja.filters.update(sh=quote, python=_python, supervisor=supervisor_value)
 
     def render(self, name: str, **values: object) -> str:
         """The template ``name``, such as gunicorn/gunicorn.conf.py.j2, filled with ``values``."""

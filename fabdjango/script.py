@@ -47,6 +47,7 @@ _PRELUDE = r"""
 LC_ALL=C.UTF-8; export LC_ALL
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; export PATH
 umask 022
+cd -- "$HOME" 2>/dev/null || cd /
 report() { printf '\036%s %s\n' "$FABDJANGO_RUN" "$*"; }
 note() { report note "$*"; }
 unchanged() { report unchanged "$*"; exit 0; }

@@ -27,6 +27,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import Task
 
 from fabdjango import recipes
+from fabdjango.configuration import Layer, Resolved, environment_layer, resolve
 from fabdjango.escape import Redactor, Secret
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.fleet import Runner
@@ -34,7 +35,7 @@ from fabdjango.layout import layout_of
 from fabdjango.recipes import Site
 from fabdjango.render import Templates, read_env
 from fabdjango.report import Report
-from fabdjango.settings import ROOT_KEY, Layer, Resolved, Settings, environment_layer, resolve
+from fabdjango.settings import ROOT_KEY, Settings
 from fabdjango.transport import Account, DryTransport, FabricTransport, Transport, target_of
 
 __all__ = ["configuration", "host_task", "is_dry", "local_root", "own_settings", "plain_task", "runners"]

@@ -479,7 +479,7 @@ def _connect_error(error: Exception, connection: Connection, ssh: Ssh, known_hos
             host=host,
             cure="is the host up, and does a firewall let you through?",
         )
-    if "protocol banner" in text:
+    if "protocol banner" in text or "No existing session" in text:
         return ConnectError(
             f"{host} port {port} is open, but no SSH server speaks there",
             host=host,

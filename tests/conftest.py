@@ -10,12 +10,13 @@ from typing import Any
 from hypothesis import HealthCheck
 from hypothesis import settings as profiles
 
+from fabdjango.configuration import Layer, resolve
 from fabdjango.facts import Facts
 from fabdjango.layout import Layout
 from fabdjango.plan import Step
 from fabdjango.render import Templates
 from fabdjango.script import render_body
-from fabdjango.settings import Layer, Settings, resolve
+from fabdjango.settings import Settings
 
 profiles.register_profile(
     "ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=False

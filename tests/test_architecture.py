@@ -24,7 +24,7 @@ MODULES = sorted(
 _VALUES = {"escape", "plan"}
 _PURE = {"settings", "layout", "facts", "render", "onhost"} | _VALUES
 _DECIDED = _PURE | {"commands", "recipes"}
-_RUNNING = {"script", "detached", "transport", "report", "diagnosis"}
+_RUNNING = {"configuration", "script", "detached", "transport", "report", "diagnosis"}
 ROOMS: dict[str, set[str]] = {
     "exceptions": set(),
     "version": set(),
@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "onhost": set(),
     "escape": set(),
     "settings": set(),
+    "configuration": {"settings"},
     "facts": set(),
     "layout": {"settings"},
     "plan": {"escape"},
@@ -47,7 +48,7 @@ ROOMS: dict[str, set[str]] = {
     "operations": {"fleet"} | _RUNNING | _DECIDED,
     "session": {"fleet"} | _RUNNING | _DECIDED,
     "namespaces": {"operations", "session", "fleet", "commands", "settings"},
-    "collection": {"namespaces", "session", "settings"},
+    "collection": {"namespaces", "session", "configuration"},
     "testing": {"transport", "recording"},
     "fabdjango": {"collection", "version"},
 }
@@ -200,7 +201,19 @@ def test_builders_read_no_clock_and_no_environment() -> None:
         "tempfile",
         "shutil",
     }
-    pure = {"escape", "settings", "layout", "plan", "commands", "recipes", "script", "detached", "diagnosis", "facts"}
+    pure = {
+        "escape",
+        "settings",
+        "configuration",
+        "layout",
+        "plan",
+        "commands",
+        "recipes",
+        "script",
+        "detached",
+        "diagnosis",
+        "facts",
+    }
     found = {module: sorted(set(imports(module)) & impure) for module in MODULES if room_of(module) in pure}
     assert {module: names for module, names in found.items() if names} == {}
 

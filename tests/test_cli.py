@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import subprocess
@@ -78,7 +79,9 @@ def test_help_is_plain_text(name: str) -> None:
 @pytest.mark.parametrize("name", EVERY_TASK)
 def test_every_argument_has_help_and_no_short_flag(name: str) -> None:
     """A short flag would be a promise that nobody meant to give."""
-    task = EVERY_TASK[name]
+    task = copy.copy(EVERY_TASK[name])
+    # Invoke takes the help out of the task while it makes the arguments.
+    task.help = dict(task.help)
     for argument in task.get_arguments():
         assert argument.help, argument.name
         assert argument.help.endswith("."), argument.help

@@ -621,7 +621,8 @@ def test_a_failing_step_of_another_account(shared: Host) -> None:
 @AS_ROOT
 def test_the_folder_of_another_account(shared: Host) -> None:
     """Root makes the site's folder for its owner."""
-    status, _ = shared.run(locked(shared, 'touch "site/it\'s mine"'), owner="nobody", login="root")
+    mine = sh("touch", shared.folder / "site/it's mine")
+    status, _ = shared.run(locked(shared, mine), owner="nobody", login="root")
     assert status == 0
     owners = {
         pwd.getpwuid((shared.folder / name).stat().st_uid).pw_name for name in ("site", "site/run", "site/it's mine")

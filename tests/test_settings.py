@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from supervisor.options import UnhosedConfigParser  # type: ignore[import-untyped]
 
 from fabdjango import recipes
+from fabdjango.configuration import Layer, Resolved, environment_layer, resolve
 from fabdjango.escape import Secret
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.layout import layout_of
@@ -28,7 +29,7 @@ from fabdjango.plan import Phase, Put, Step
 from fabdjango.recipes import ANY_MIGRATION, Deployment, Site
 from fabdjango.render import Templates
 from fabdjango.script import render_script
-from fabdjango.settings import Layer, Resolved, environment_layer, environment_name, resolve, setting_rows
+from fabdjango.settings import environment_name, setting_rows
 from tests.conftest import KEY, sample_facts, sample_templates
 from tests.test_escape import HOSTILE, special
 
@@ -223,11 +224,12 @@ def test_a_required_key(path: str, key: str, help: str, nothing: Mapping[str, An
     given_values = {name: text for name, text in REQUIRED.items() if name != path}
     message, cure = refused({**nothing, **given_values}, required=False)
     value = key.rpartition(": ")[2]
+    call = {"project": 'site("blog", …)', "repository": f'site("blog", repository="{value}", …)'}[path]
     assert message == f"fabdjango.{path} is not set: {help}"
     assert cure == (
         f"write it in fabric.yaml beside your fabfile:\n\n{key}\n\n"
         f"or in the environment:  FABRIC_FABDJANGO_{path.upper()}='{value}'\n"
-        f'or in the fabfile:      ns = fabdjango.site({path}="{value}", …)'
+        f"or in the fabfile:      ns = fabdjango.{call}"
     )
 
 
@@ -238,7 +240,7 @@ def test_a_required_key_of_a_process() -> None:
         (
             "write it in fabric.yaml beside your fabfile:\n\n"
             "fabdjango:\n  processes:\n    it:\n      command: celery -A blog worker\n\n"
-            'or in the fabfile:      ns = fabdjango.site(processes__it__command="celery -A blog worker", …)'
+            'or in the fabfile:      ns = fabdjango.site("blog", processes__it__command="celery -A blog worker", …)'
         ),
     )
 

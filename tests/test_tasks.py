@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ from invoke.vendor import yaml
 
 from demo import commits, run
 from docs import tables
-from fabdjango.settings import Layer, resolve, setting_rows
+from fabdjango.configuration import Layer, resolve
+from fabdjango.settings import setting_rows
 from tests.test_cli import listed
 
 ROOT = Path(__file__).parent.parent
@@ -143,6 +145,21 @@ def test_required_hosts_that_cannot_run_are_a_failure() -> None:
     done = inv("test", PATH="/nonexistent", FABDJANGO_REQUIRE_HOSTS="1")
     assert done.returncode == 1
     assert re.fullmatch(r"FABDJANGO_REQUIRE_HOSTS is set, but test hosts need .*\n", done.stderr)
+
+
+def test_groups_of_tests_stay_together(tmp_path: Path) -> None:
+    """The tests on real hosts build on each other; a pytest that scatters them does so without a word."""
+    text = """
+        import pytest
+        @pytest.mark.xdist_group("one")
+        @pytest.mark.parametrize("number", range(8))
+        def test_it(number, worker_id): print("worker", worker_id)
+    """
+    (tmp_path / "test_it.py").write_text(textwrap.dedent(text), encoding="utf-8")
+    words = ("-m", "pytest", "-n", "2", "--dist", "loadgroup", "-rP", "-p", "no:cacheprovider")
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert len(set(re.findall(r"^worker (\w+)$", done.stdout, re.MULTILINE))) == 1, "see the dev extra in setup.cfg"
 
 
 # --- the demo's decisions ----------------------------------------------------

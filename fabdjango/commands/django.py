@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import PurePosixPath
 
 from fabdjango import onhost
-from fabdjango.escape import Shell, block, quote_path, raw, sh
+from fabdjango.escape import Shell, block, quote_path, raw, sh, split_words
 from fabdjango.exceptions import ConfigError
 from fabdjango.layout import Layout
 from fabdjango.plan import Put, Step
@@ -57,11 +56,7 @@ def manage_words(settings: Settings, command: str) -> list[str]:
 
     Raises ConfigError for quotes that do not close.
     """
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        msg = f"cannot split {command!r} into words: {error}"
-        raise ConfigError(msg, cure='quote it as one argument: fab … django.manage "migrate blog 0003"') from None
+    words = split_words(command, 'fab … django.manage "migrate blog 0003"')
     if not words:
         msg = "there is no management command to run"
         raise ConfigError(msg, cure='for instance: fab … django.manage "showmigrations --plan"')

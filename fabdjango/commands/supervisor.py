@@ -150,7 +150,11 @@ def install(
             Step(
                 "supervisor",
                 "supervisor runs",
-                raw(f"{daemon.control} pid >/dev/null || refuse 'the supervisor service does not run'"),
+                block(
+                    raw(f"{daemon.control} pid >/dev/null || refuse 'the supervisor service does not run'"),
+                    # One broken file of anybody's would stop us after the switch; nothing is applied by reading.
+                    _reread(daemon),
+                ),
                 user=ROOT,
                 cure="systemctl enable --now supervisor",
             ),
@@ -239,13 +243,20 @@ def configure(daemon: Supervisord, put: Put) -> Step:
     )
 
 
+def _reread(daemon: Supervisord) -> Shell:
+    """Let supervisor read all its files; it says 0 when it cannot read one."""
+    return block(
+        raw(f"out=$({daemon.control} reread) || {{ printf '%s\\n' \"$out\"; exit 1; }}"),
+        raw('case $out in *ERROR*) printf "%s\\n" "$out"; exit 1;; esac'),
+    )
+
+
 def restart(settings: Settings, daemon: Supervisord, *, name: str = "restart") -> Step:
     """Start the group anew: by update if its file changed, else by restart; never both, that would be down time twice."""
     group = settings.project
     update = raw(f"changed=$({daemon.control} update {quote(group)}) || {{ printf '%s\\n' \"$changed\"; exit 1; }}")
     body = block(
-        raw(f"out=$({daemon.control} reread) || {{ printf '%s\\n' \"$out\"; exit 1; }}"),
-        raw('case $out in *ERROR*) printf "%s\\n" "$out"; exit 1;; esac'),
+        _reread(daemon),
         update,
         raw(
             f'if [ "$changed" ]; then printf "%s\\n" "$changed"; else {daemon.control} restart {quote(group + ":*")}; fi'

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 
-from fabdjango.escape import Shell, Word, block, env_name, otherwise, quote, quote_path, raw, sh, when
+from fabdjango.escape import Shell, Word, block, env_name, otherwise, quote, quote_path, raw, sh, split_words, when
 from fabdjango.exceptions import FabdjangoError
 from fabdjango.facts import Facts
 from fabdjango.layout import Layout
@@ -26,6 +26,7 @@ __all__ = [
     "install_requirements",
     "key_of",
     "mark_complete",
+    "read_names",
     "refuse_hopeless",
     "uv_of",
 ]
@@ -346,6 +347,11 @@ def mark_complete(layout: Layout, key: str) -> Shell:
         sh("sync", "-f", "--", target),
         sh("touch", "--", target / ".complete"),
     )
+
+
+def read_names(text: str) -> tuple[str, ...]:
+    """Requirements in one string, split as a shell would; a ConfigError for quotes that do not close."""
+    return tuple(split_words(text, "fab … venv.package 'ipython httpx<1'"))
 
 
 def install_package(settings: Settings, facts: Facts, layout: Layout, names: tuple[str, ...]) -> Step:

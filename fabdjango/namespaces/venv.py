@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 from fabdjango import fleet, operations
 from fabdjango.commands import venv as build
 from fabdjango.fleet import Runner
@@ -45,8 +43,9 @@ def package(runner: Runner, names: str) -> None:
     The next deploy with other requirements makes a virtualenv without them: to
     keep a package, list it in the project or in venv.packages.
     """
+    words = build.read_names(names)
     facts = fleet.look(runner, "", fetch=False)
-    runner.do(build.install_package(runner.site.settings, facts, runner.site.layout, tuple(shlex.split(names))))
+    runner.do(build.install_package(runner.site.settings, facts, runner.site.layout, words))
 
 
 @host_task(help={"release": "Id of a release; current is the one that serves."})

@@ -116,6 +116,8 @@ def test_install_system() -> None:
     assert shown(*supervisor.install(sample_settings(), sample_facts(), LAYOUT, sample_templates(), SYSTEM)) == shell("""
         # supervisor (as root): supervisor runs
         supervisorctl pid >/dev/null || refuse 'the supervisor service does not run'
+        out=$(supervisorctl reread) || { printf '%s\\n' "$out"; exit 1; }
+        case $out in *ERROR*) printf "%s\\n" "$out"; exit 1;; esac
     """)
 
 

@@ -254,7 +254,9 @@ def test_an_account_that_may_not_make_the_folder(place: Workplace, host: Machine
     error = told(place.deploy(host, good, login=plain).ended(1), host, plain)
     assert error[0] == "Error: lock failed"
     cure = "install -d -o plain /srv/modest"
-    assert error[-1] == f" do this: on the host, as root, make the site's folder once: {cure}"
+    assert error[-1] == (
+        f" do this: the folder belongs to another account, or cannot be made: on the host, as root: {cure}"
+    )
     host.run(cure)
     place.deploy(host, good, login=plain).ended()
     assert answer(host, PORT + 2) == (200, "good")
@@ -274,9 +276,13 @@ def test_sudo_that_asks_for_a_password(place: Workplace, host: Machine, reposito
     place.configure(**site("asking", repository.url, user="deploy"))
     outcome = place.deploy(host, good, login=plain).ended(1)
     assert outcome.seconds < 15
-    assert told(outcome, host, plain)[-1] == (
-        " do this: sudo asks for a password: allow the account to use sudo without one, or connect as root with fabdjango.user set"
-    )
+    assert told(outcome, host, plain) == [
+        "Error: lock failed",
+        " step: lock",
+        " state: nothing that serves was touched (exit 1)",
+        " do this: see whether plain may become deploy without a password: sudo -n -u deploy true",
+        "          the folder belongs to another account, or cannot be made: on the host, as root: install -d -o deploy /srv/asking",
+    ]
 
 
 def test_two_administrators_and_root_deploy_one_site(place: Workplace, host: Machine, repository: Repository, good: str, alice: str) -> None:  # fmt: skip

@@ -123,7 +123,8 @@ def test_program_that_dies_after_its_start(served: Stage) -> None:
     )
     served.repository.branch("dies", {"shop/wsgi.py": wsgi})
     run = fail_after(served, "dies")
-    assert run.err.startswith(("Error: restart failed", "Error: running failed"))
+    # How long it lives depends on the machine, and with it who notices.
+    assert run.err.startswith(("Error: restart failed", "Error: running failed", "Error: health failed"))
     assert "the end of the program's log:" in run.err
     assert "RuntimeError: no web today" in run.err
     assert REVERTED in run.err

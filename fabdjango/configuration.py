@@ -1,0 +1,340 @@
+"""
+Layers of configuration to settings.
+
+A configuration is a stack of layers (a mapping and where it came from), merged
+into frozen dataclasses. Mappings merge, everything else replaces. The source of
+every value is kept, so that an error can name the file and the key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from fabdjango.exceptions import ConfigError
+from fabdjango.settings import (
+    ROOT_KEY,
+    VARIABLE,
+    Settings,
+    class_of_items,
+    environment_name,
+    hints_of,
+    setting_rows,
+)
+
+__all__ = ["Layer", "Resolved", "environment_layer", "resolve"]
+
+_CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One level of configuration. ``source`` is how an error names it; ``local_dir`` is where its local paths start."""
+
+    source: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The settings of one host, and the source of every value by dotted key."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+    hosts: Mapping[str, Mapping[str, Any]]
+    stages: tuple[str, ...] = ()
+
+
+_INVENTORY_KEYS = ("hosts", "roles", "stages")
+
+
+def resolve(layers: Sequence[Layer], *, stage: str = "", host: str = "") -> Resolved:
+    """
+    Merge ``layers`` (lowest first) into the settings of ``host`` in ``stage``.
+
+    Raises ConfigError for an unknown key, a value of the wrong form, a missing
+    required key, or a stage that does not exist.
+    """
+    merged: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for layer in layers:
+        if not isinstance(layer.values, Mapping):
+            raise _wrong_form("", "a mapping of settings", layer.values, layer.source)
+        _check_keys(layer.values, Settings, "", layer.source, extra=_INVENTORY_KEYS)
+        _merge(merged, layer.values, sources, layer.source)
+    stages = _mapping(merged.pop("stages", None) or {}, "stages", sources)
+    roles = _mapping(merged.pop("roles", None) or {}, "roles", sources)
+    _check_inventory(stages, roles, merged.get("hosts"), sources)
+    if stage and stage not in stages:
+        msg = f"there is no stage {stage!r}"
+        raise ConfigError(msg, cure=_suggest(stage, stages) or f"define it in fabric.yaml under {ROOT_KEY}: stages:")
+    if stage:
+        _overlay(merged, stages[stage], f"stages.{stage}", sources, allow_hosts=True)
+    hosts = _mapping(merged.pop("hosts", None) or {}, "hosts", sources)
+    own = dict(_mapping(hosts.get(host) or {}, f"hosts.{host}", sources))
+    for role in _as_words(own.pop("roles", ()), f"hosts.{host}.roles", sources.get(f"hosts.{host}.roles", "")):
+        if role in roles:
+            _overlay(merged, roles[role], f"roles.{role}", sources)
+    if own:
+        _overlay(merged, own, f"hosts.{host}", sources)
+    settings = _build(Settings, merged, "", sources)
+    return Resolved(settings, sources, {name: values or {} for name, values in hosts.items()}, tuple(stages))
+
+
+def _check_inventory(
+    stages: Mapping[str, Any], roles: Mapping[str, Any], hosts: Any, sources: Mapping[str, str]
+) -> None:
+    """Raise for a misspelt key of any stage, role or host, so that it does not wait for the one it is for."""
+    staged = [(f"stages.{name}.", (values or {}).get("hosts")) for name, values in _named(stages, "stages", sources)]
+    for name, values in _named(stages, "stages", sources):
+        _check_keys(values or {}, Settings, f"stages.{name}", _source_of(f"stages.{name}", sources), extra=("hosts",))
+    for name, values in _named(roles, "roles", sources):
+        _check_keys(values or {}, Settings, f"roles.{name}", _source_of(f"roles.{name}", sources))
+    for prefix, inventory in [("", hosts), *staged]:
+        for name, values in _named(inventory or {}, f"{prefix}hosts", sources):
+            path = f"{prefix}hosts.{name}"
+            _check_keys(values or {}, Settings, path, _source_of(path, sources), extra=("roles",))
+
+
+def _named(values: Any, path: str, sources: Mapping[str, str]) -> Iterable[tuple[str, Any]]:
+    for name, item in _mapping(values, path, sources).items():
+        if not isinstance(name, str):
+            raise _wrong_form(
+                path, "a mapping by names (quote one that YAML takes for a number)", name, _source_of(path, sources)
+            )
+        yield name, _mapping(item or {}, f"{path}.{name}", sources)
+
+
+def _source_of(prefix: str, sources: Mapping[str, str]) -> str:
+    return next((sources[k] for k in sources if k == prefix or k.startswith(prefix + ".")), prefix)
+
+
+def _overlay(
+    merged: dict[str, Any], values: Any, prefix: str, sources: dict[str, str], *, allow_hosts: bool = False
+) -> None:
+    values = _mapping(values or {}, prefix, sources)
+    source = _source_of(prefix, sources)
+    _check_keys(values, Settings, prefix, source, extra=_INVENTORY_KEYS[:1] if allow_hosts else ())
+    _merge(merged, values, sources, f"{source}, {prefix}")
+
+
+def _merge(
+    base: dict[str, Any], over: Mapping[str, Any], sources: dict[str, str], source: str, prefix: str = ""
+) -> None:
+    for key, value in over.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            below = base.get(key)
+            base[key] = dict(below) if isinstance(below, Mapping) else {}
+            sources[path] = source
+            _merge(base[key], value, sources, source, path + ".")
+        else:
+            base[key] = value
+            sources[path] = source
+
+
+def _check_keys(values: Mapping[str, Any], kind: type, prefix: str, source: str, extra: Iterable[str] = ()) -> None:
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    hints = hints_of(kind)
+    for key, value in values.items():
+        path = f"{prefix}.{key}" if prefix else str(key)
+        if key in extra:
+            continue
+        if key not in known:
+            msg = f"{ROOT_KEY}.{path} is not a setting (in {source})"
+            cure = _suggest(str(key), [*known, *extra]) or "see all of them with: fab config"
+            raise ConfigError(msg, cure=cure)
+        below = hints[key]
+        named = class_of_items(below)
+        if dataclasses.is_dataclass(below) and isinstance(value, Mapping):
+            _check_keys(value, typing.cast("type", below), path, source)
+        elif named and isinstance(value, Mapping):
+            for name, item in value.items():
+                if isinstance(item, Mapping):
+                    _check_keys(item, named, f"{path}.{name}", source)
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(close)}?" if close else ""
+
+
+# --- building ----------------------------------------------------------------
+
+
+def _build(kind: type, values: Mapping[str, Any], prefix: str, sources: Mapping[str, str]) -> Any:
+    hints = hints_of(kind)
+    found: dict[str, Any] = {}
+    for item in dataclasses.fields(kind):
+        path = f"{prefix}{item.name}"
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if item.name not in values or (values[item.name] is None and not required):
+            if required:
+                raise _missing(path, item)
+            continue
+        value = values[item.name]
+        if required and value in (None, ""):
+            raise _missing(path, item)
+        found[item.name] = _convert(hints[item.name], value, path, sources, item.metadata)
+    return kind(**found)
+
+
+def _convert(kind: Any, value: Any, path: str, sources: Mapping[str, str], meta: Mapping[str, Any]) -> Any:
+    source = sources.get(path, "")
+    if dataclasses.is_dataclass(kind):
+        return _build(typing.cast("type", kind), _mapping(value, path, sources), path + ".", sources)
+    origin = get_origin(kind)
+    if origin is Literal:
+        # YAML reads a bare yes or no as a truth value.
+        value = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+        if value not in get_args(kind):
+            raise _wrong_form(path, "one of " + ", ".join(map(str, get_args(kind))), value, source)
+        return value
+    if origin is tuple:
+        inner = get_args(kind)[0]
+        items = [value] if isinstance(value, (str, int)) and not isinstance(value, bool) else value
+        if isinstance(items, Mapping) or not isinstance(items, Iterable):
+            raise _wrong_form(path, "a list", value, source)
+        return tuple(_convert(inner, item, path, sources, meta) for item in items)
+    if origin in (Mapping, types.MappingProxyType) or getattr(origin, "__name__", "") == "Mapping":
+        inner = get_args(kind)[1]
+        mapping = _mapping(value, path, sources)
+        if inner is Any:
+            return {_name(key, path, source): item for key, item in mapping.items()}
+        return {
+            _name(k, path, source): _convert(inner, v, f"{path}.{k}", {**sources, path: source}, meta)
+            for k, v in mapping.items()
+        }
+    if kind is bool:
+        return _boolean(value, path, source)
+    if kind is int:
+        return _integer(value, path, source, meta)
+    return _text(value, path, source, meta)
+
+
+def _name(key: Any, path: str, source: str) -> str:
+    if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", key):
+        raise _wrong_form(path, "names made of letters, digits, _ and -", key, source)
+    return key
+
+
+def _boolean(value: Any, path: str, source: str) -> bool:
+    words = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+        "": False,
+    }
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() in words:
+        return words[str(value).lower()]
+    raise _wrong_form(path, "true or false", value, source)
+
+
+def _integer(value: Any, path: str, source: str, meta: Mapping[str, Any]) -> int:
+    if isinstance(value, bool) or not re.fullmatch(r"-?\d{1,9}", str(value)):
+        raise _wrong_form(path, "a whole number", value, source)
+    if int(value) < meta.get("minimum", int(value)):
+        raise _wrong_form(path, f"{meta['minimum']} or more", value, source)
+    return int(value)
+
+
+def _text(value: Any, path: str, source: str, meta: Mapping[str, Any]) -> str:
+    # Of 1.10 or 2024-01-01 00:00 YAML does not keep what was written.
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise _wrong_form(path, "text (quote it, if YAML takes it for something else)", value, source)
+    text = str(value)
+    if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+        raise _wrong_form(path, "text without NUL characters", value, source)
+    if _CONTROL.search(text) and not meta.get("is_shell") and not meta.get("multiline"):
+        raise _wrong_form(path, "one line without control characters", value, source)
+    if "pattern" in meta and not re.fullmatch(meta["pattern"], text):
+        raise _wrong_form(path, meta.get("form", f"text like {meta['pattern']}"), value, source)
+    return text
+
+
+def _mapping(value: Any, path: str, sources: Mapping[str, str]) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _wrong_form(path, "a mapping", value, sources.get(path, ""))
+    return value
+
+
+def _as_words(value: Any, path: str, source: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise _wrong_form(path, "a list of names", value, source)
+
+
+def _wrong_form(path: str, wanted: str, value: Any, source: str) -> ConfigError:
+    shown = "********" if _is_secret(path) else repr(value)
+    name = f"{ROOT_KEY}.{path}" if path else ROOT_KEY
+    msg = f"{name} must be {wanted}, not {shown}" + (f" (in {source})" if source else "")
+    return ConfigError(msg, cure=f"change {name} in {source}" if source else "")
+
+
+def _is_secret(path: str) -> bool:
+    return any(path == row.key and row.secret for row in setting_rows())
+
+
+def _missing(path: str, item: dataclasses.Field[Any]) -> ConfigError:
+    example = item.metadata.get("example", "…")
+    is_row = any(row.key == path for row in setting_rows())
+    variable = f"or in the environment:  {environment_name(path)}='{example}'\n" if is_row else ""
+    key = "\n".join(f"{'  ' * depth}{part}:" for depth, part in enumerate([ROOT_KEY, *path.split(".")]))
+    keyword = path.replace(".", "__")
+    call = f'site("{example}", …)' if path == "project" else f'site("blog", {keyword}="{example}", …)'
+    return ConfigError(
+        f"{ROOT_KEY}.{path} is not set: {item.metadata['help'][0].lower()}{item.metadata['help'][1:]}",
+        cure=f"write it in fabric.yaml beside your fabfile:\n\n{key} {example}\n\n"
+        f"{variable}"
+        f"or in the fabfile:      ns = fabdjango.{call}",
+    )
+
+
+# --- the environment ---------------------------------------------------------
+
+
+def environment_layer(environ: Mapping[str, str]) -> Layer:
+    """
+    The settings in ``environ``, by the schema and not by what a file happens to mention.
+
+    Lists are separated by commas. Mappings have no variable.
+    """
+    values: dict[str, Any] = {}
+    known = {environment_name(row.key): row for row in setting_rows() if "*" not in row.key}
+    for name, text in sorted(environ.items()):
+        if not name.startswith(VARIABLE) or name == "FABRIC_FABDJANGO_STAGE":
+            continue
+        row = known.get(name)
+        if row is None:
+            msg = f"the environment variable {name} is not a setting"
+            # Compared without the prefix, which makes all names look alike.
+            close = _suggest(name.removeprefix(VARIABLE), [each.removeprefix(VARIABLE) for each in known])
+            cure = re.sub(r"\b[A-Z_]+\b", rf"{VARIABLE}\g<0>", close)
+            raise ConfigError(msg, cure=cure or "unset it, or see the settings with: fab config")
+        if "Mapping" in str(row.kind):
+            msg = f"{ROOT_KEY}.{row.key} is a mapping and cannot be set by the environment variable {name}"
+            raise ConfigError(msg, cure=f"write it in fabric.yaml: {ROOT_KEY}: {row.key}:")
+        value: Any = (
+            [part.strip() for part in text.split(",") if part.strip()] if get_origin(row.kind) is tuple else text
+        )
+        *parents, leaf = row.key.split(".")
+        into = values
+        for parent in parents:
+            into = into.setdefault(parent, {})
+        into[leaf] = value
+    return Layer("the environment", values)

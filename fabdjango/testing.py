@@ -389,7 +389,7 @@ class _Child:
             cwd=self._home,
             env=environ,
             start_new_session=True,
-            # Threads make this risky for code that takes locks; the lone ioctl it is used for takes none.
+            # Threads make this risky for code that takes locks; what it is used for takes none.
             preexec_fn=first,  # noqa: PLW1509
         )
 
@@ -461,6 +461,8 @@ class _LenientProtocol(asyncio.StreamReaderProtocol):
 
 def _take_terminal() -> None:
     """Make stdin the controlling terminal of the new session; runs between fork and exec."""
+    # Who started us may have it ignored (nohup does), and a command would inherit that.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 

@@ -307,6 +307,8 @@ def up(
             for name, address in _free_names(prefix, count):
                 machines.append(Machine(name, address, suite, variant, _birth(os.getpid()), keep))
                 _furnish(machines[-1], image)
+                # Who had the address before may be remembered by its hardware address for a minute.
+                command("ip", "neigh", "flush", "to", address, "dev", BRIDGE)
                 machines[-1].power_on()
         for machine in machines:
             machine.wait_until_up()
@@ -377,7 +379,8 @@ def _furnish(machine: Machine, image: Path) -> None:
     for folder in (layer / "upper", layer / "work"):
         folder.mkdir()
     lower = str(image).replace("\\", "\\\\").replace(":", "\\:")
-    options = f"lowerdir={lower},upperdir={layer / 'upper'},workdir={layer / 'work'}"
+    # Nothing here outlives the farm, so unmounting need not wait for the disk: seconds for each host.
+    options = f"lowerdir={lower},upperdir={layer / 'upper'},workdir={layer / 'work'},volatile"
     command("mount", "-t", "overlay", "-o", options, "overlay", machine.root)
 
     etc = machine.root / "etc"

@@ -33,7 +33,7 @@ def pair() -> Iterator[list[Machine]]:
 def ssh(machine: Machine, script: str, user: str = "deploy") -> subprocess.CompletedProcess[str]:
     """Run `script` on a host as an operator would, with OpenSSH and strict checking of the host's key."""
     options = (f"UserKnownHostsFile={machine.known_hosts}", "StrictHostKeyChecking=yes", "BatchMode=yes")
-    words = ["ssh", "-F", "none", "-i", str(machine.key), "-o", "ConnectTimeout=3"]
+    words = ["ssh", "-F", "none", "-i", str(machine.key), "-o", "ConnectTimeout=15"]
     words += [word for option in options for word in ("-o", option)]
     return subprocess.run([*words, f"{user}@{machine.address}", script], capture_output=True, text=True, check=False)
 

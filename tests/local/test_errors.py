@@ -297,7 +297,7 @@ def test_unset_variable_in_a_template(served: Stage) -> None:
         run = served.fab("deploy", code=1)
     finally:
         served.configure(local_settings=None)
-    assert "deploy/local.py.j2 needs the environment variable SHOP_KEY, which is not set" in run.err
+    assert "deploy/local.py.j2 line 1 needs the environment variable SHOP_KEY, which is not set" in run.err
     assert " do this: SHOP_KEY='…' fab …\n" in run.err
 
 

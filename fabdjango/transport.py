@@ -372,8 +372,9 @@ def connect(connection: Connection, ssh: Ssh, *, may_ask: bool = False) -> None:
     host = connection.host
     files = [Path(ssh.known_hosts).expanduser()] if ssh.known_hosts else [Path("~/.ssh/known_hosts").expanduser()]
     connections = [connection]
-    if isinstance(connection.gateway, Connection):
-        connections.insert(0, connection.gateway)
+    # Jump hosts may stand behind jump hosts.
+    while isinstance(connections[0].gateway, Connection):
+        connections.insert(0, connections[0].gateway)
     for each in connections:
         _check_host_keys(each.client, ssh, files[0], may_ask=may_ask)
         if each.connect_timeout is None:

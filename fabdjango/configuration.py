@@ -35,7 +35,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 @dataclass(frozen=True)
 class Layer:
-    """One level of configuration. ``source`` is how an error names it; ``local_dir`` is where its local paths start."""
+    """One level of configuration. ``source`` is how an error names it."""
 
     source: str
     values: Mapping[str, Any]

@@ -61,7 +61,8 @@ class Runner:
         """What a phase that did not end well means."""
         phase, host, target = result.phase, self.site.host, self.site.target
         step = result.failed
-        title = _title(phase, step)
+        known = phase.labelled.get(step.label) if step else None
+        title = known.title if known else step.name if step else ""
         output = self.report.redactor.hide(step.output if step else "")
         if result.status is None:
             return self._lost(phase, title)
@@ -79,7 +80,6 @@ class Runner:
                 output=output,
                 cure="is the account's login shell in order? ssh there and run: sh -c true",
             )
-        known = next((each for n, each in enumerate(phase.steps) if str(n) == step.label), None)
         log = result.step("log")
         logged = since_start(log.output) if log else ""
         cure = cure_for(step.name, output) or cure_for("log", logged) or (known.cure if known else "")
@@ -132,15 +132,6 @@ class Runner:
 
 def _captured(steps: Iterable[Step]) -> tuple[Step, ...]:
     return tuple(replace(step, capture=True) for step in steps)
-
-
-def _title(phase: Phase, step: StepResult | None) -> str:
-    if step is None:
-        return ""
-    titles = {str(n): each.title for n, each in enumerate(phase.steps)} | {
-        f"u{n}": each.title for n, each in enumerate(phase.undo)
-    }
-    return titles.get(step.label, step.name)
 
 
 def _state_after(step: StepResult) -> str:

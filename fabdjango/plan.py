@@ -86,6 +86,11 @@ class Phase:
     record: PurePosixPath | None = None
     reads_only: bool = False
 
+    @property
+    def labelled(self) -> dict[str, Step]:
+        """Every step by the label that its reports carry: its place, after ``u`` for those of the undo."""
+        return {str(n): step for n, step in enumerate(self.steps)} | {f"u{n}": step for n, step in enumerate(self.undo)}
+
     def __add__(self, other: Phase) -> Phase:
         """Both in one session, under this one's name."""
         return replace(self, steps=self.steps + other.steps)

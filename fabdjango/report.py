@@ -52,12 +52,8 @@ class Report:
     def begin(self, phase: Phase) -> None:
         """A phase is about to run."""
         self._phase = phase.name
-        self._titles = {str(n): step.title for n, step in enumerate(phase.steps)}
-        self._titles |= {f"u{n}": step.title for n, step in enumerate(phase.undo)}
-        self._titles["lock"] = "lock the site"
-        self._capture = {str(n) for n, step in enumerate(phase.steps) if step.capture} | {
-            f"u{n}" for n, step in enumerate(phase.undo) if step.capture
-        }
+        self._titles = {label: step.title for label, step in phase.labelled.items()} | {"lock": "lock the site"}
+        self._capture = {label for label, step in phase.labelled.items() if step.capture}
 
     def event(self, event: Event, step: StepResult | None) -> None:
         """Something that the running script said."""

@@ -25,6 +25,13 @@ profiles.load_profile("ci")
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 RELEASE = "7-0123456789ab"
+PYTHON = {
+    "version": "3.11.2",
+    "tag": "cpython-311",
+    "platform": "linux-x86_64",
+    "path": "/usr/bin/python3",
+    "ensurepip": True,
+}
 KEY = "00112233aabbccdd"
 # Every path of the sample has a space and a quote in it.
 LAYOUT = Layout(PurePosixPath("/srv/it's here"), "blog")
@@ -48,13 +55,7 @@ def sample_facts(**more: Any) -> Facts:
         "disk": (10_000_000_000, 1_000_000),
         "programs": {"git": "/usr/bin/git", "uv": "/usr/bin/uv", "supervisorctl": "/usr/bin/supervisorctl"},
         "sudo": True,
-        "python": {
-            "version": "3.11.2",
-            "tag": "cpython-311",
-            "platform": "linux-x86_64",
-            "path": "/usr/bin/python3",
-            "ensurepip": True,
-        },
+        "python": PYTHON,
         "supervisor_conf_d": True,
         "sha": SHA,
         "ref_kind": "branch",

@@ -173,6 +173,18 @@ class Stage:
         assert not run.err.startswith("Traceback (most recent call last)"), run.err
         return run
 
+    def begin(self, *words: str) -> subprocess.Popen[str]:
+        """Start fab and do not wait for its end; both of its outputs are pipes."""
+        return subprocess.Popen(
+            self.command(*words),
+            cwd=self.operator,
+            env=self.environ(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def deploy(self, *words: str, code: int = 0, environ: Mapping[str, str] | None = None) -> Run:
         """Run fab deploy; with code 0, the last line names the release that serves now."""
         run = self.fab("deploy", *words, code=code, environ=environ)

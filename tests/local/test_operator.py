@@ -24,28 +24,25 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture
-def paused(stage: Stage) -> Stage:
-    """A site that serves, and a next commit whose deploy pauses after the switch until the file ``go`` is there."""
+def pause(stage: Stage, moment: str) -> None:
+    """A site that serves, and a next commit whose deploy pauses at ``moment`` until the file ``go`` is there."""
     stage.repository.commit(make_project())
     stage.deploy()
     stage.repository.commit({"notes/edition.py": "EDITION = '2'\n"})
     reached, go = stage.base / "reached", stage.base / "go"
-    stage.configure(hooks={"after_switch": [f"touch {reached}; while [ ! -e {go} ]; do sleep 0.02; done"]})
+    stage.configure(hooks={moment: [f"touch {reached}; while [ ! -e {go} ]; do sleep 0.02; done"]})
+
+
+@pytest.fixture
+def paused(stage: Stage) -> Stage:
+    """A site whose next deploy pauses after the switch."""
+    pause(stage, "after_switch")
     return stage
 
 
 def begin(stage: Stage) -> subprocess.Popen[str]:
     """Start a deploy, and return when it is at its pause."""
-    process = subprocess.Popen(
-        stage.command("deploy"),
-        cwd=stage.operator,
-        env=stage.environ(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = stage.begin("deploy")
     until((stage.base / "reached").exists)
     return process
 
@@ -119,11 +116,7 @@ def test_a_second_ctrl_c_stops_watching(paused: Stage) -> None:
 
 def test_ctrl_c_before_the_switch(stage: Stage) -> None:
     """Nothing that serves was touched, and the next deploy clears what is half-done."""
-    stage.repository.commit(make_project())
-    stage.deploy()
-    stage.repository.commit({"notes/edition.py": "EDITION = '2'\n"})
-    reached, go = stage.base / "reached", stage.base / "go"
-    stage.configure(hooks={"before_check": [f"touch {reached}; while [ ! -e {go} ]; do sleep 0.02; done"]})
+    pause(stage, "before_check")
     before = stage.current
     deployer = begin(stage)
     deployer.send_signal(signal.SIGINT)

@@ -9,8 +9,8 @@ from typing import Any
 from invoke.tasks import Task
 
 from fabdjango.recording import RecordingTransport, call, runner
+from tests.conftest import PYTHON, SHA
 
-SHA = "0123456789abcdef0123456789abcdef01234567"
 SITE: dict[str, Any] = {
     "project": "blog",
     "repository": "ssh://git@example.com/it's here.git",
@@ -26,13 +26,7 @@ SURVEY: dict[str, Any] = {
     "programs": {"uv": "/usr/bin/uv", "supervisorctl": "/usr/bin/supervisorctl", "supervisord": "/usr/bin/supervisord"},
     "system": "Linux x86_64",
     "sudo": True,
-    "python": {
-        "version": "3.11.2",
-        "tag": "cpython-311",
-        "platform": "linux-x86_64",
-        "path": "/usr/bin/python3",
-        "ensurepip": True,
-    },
+    "python": PYTHON,
     "supervisor_conf_d": True,
     "sha": SHA,
     "subject": "0123456 Say it's done",

@@ -8,7 +8,32 @@ Deploy Django over SSH with Fabric.
 
 from __future__ import annotations
 
-from fabdjango.collection import django, git, gunicorn, ns, release, site, supervisor, venv
+from fabdjango.collection import (
+    django,
+    git,
+    gunicorn,
+    maintenance,
+    nginx,
+    ns,
+    release,
+    site,
+    supervisor,
+    systemd,
+    venv,
+)
 from fabdjango.version import __version__
 
-__all__ = ["__version__", "django", "git", "gunicorn", "ns", "release", "site", "supervisor", "venv"]
+__all__ = [
+    "__version__",
+    "django",
+    "git",
+    "gunicorn",
+    "maintenance",
+    "nginx",
+    "ns",
+    "release",
+    "site",
+    "supervisor",
+    "systemd",
+    "venv",
+]

@@ -14,12 +14,27 @@ from fabdjango.namespaces import deploy as _top
 from fabdjango.namespaces import django as _django
 from fabdjango.namespaces import git as _git
 from fabdjango.namespaces import gunicorn as _gunicorn
+from fabdjango.namespaces import maintenance as _maintenance
+from fabdjango.namespaces import nginx as _nginx
 from fabdjango.namespaces import release as _release
 from fabdjango.namespaces import supervisor as _supervisor
+from fabdjango.namespaces import systemd as _systemd
 from fabdjango.namespaces import venv as _venv
 from fabdjango.session import own_settings
 
-__all__ = ["django", "git", "gunicorn", "ns", "release", "site", "supervisor", "venv"]
+__all__ = [
+    "django",
+    "git",
+    "gunicorn",
+    "maintenance",
+    "nginx",
+    "ns",
+    "release",
+    "site",
+    "supervisor",
+    "systemd",
+    "venv",
+]
 
 _NAMESPACES = {
     "git": _git,
@@ -27,6 +42,9 @@ _NAMESPACES = {
     "django": _django,
     "gunicorn": _gunicorn,
     "supervisor": _supervisor,
+    "systemd": _systemd,
+    "nginx": _nginx,
+    "maintenance": _maintenance,
     "release": _release,
 }
 
@@ -64,10 +82,13 @@ venv = _namespace("venv")
 django = _namespace("django")
 gunicorn = _namespace("gunicorn")
 supervisor = _namespace("supervisor")
+systemd = _namespace("systemd")
+nginx = _namespace("nginx")
+maintenance = _namespace("maintenance")
 release = _namespace("release")
 
 ns = _collection(None, _top, None)
-for _each in (git, venv, django, gunicorn, supervisor, release):
+for _each in (git, venv, django, gunicorn, supervisor, systemd, nginx, maintenance, release):
     ns.add_collection(_each)
 
 

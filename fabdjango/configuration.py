@@ -193,6 +193,7 @@ def _convert(kind: Any, value: Any, path: str, sources: Mapping[str, str], meta:
     if origin is Literal:
         # YAML reads a bare yes or no as a truth value.
         value = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+        value = str(value) if isinstance(value, int) else value
         if value not in get_args(kind):
             raise _wrong_form(path, "one of " + ", ".join(map(str, get_args(kind))), value, source)
         return value

@@ -25,6 +25,7 @@ _CURES: tuple[tuple[str, str, str], ...] = (
     ("venv", r"ensurepip", "on the host, as root: apt-get install python3-venv"),
     ("*", r"CANT_REREAD", "a program file of the host's supervisor is broken, its name stands above: mend it or move it away, then deploy again"),
     ("log", r"Address already in use|Connection in use", "another program listens on the address: see which with ss -ltnp on the host, or choose another fabdjango.gunicorn.bind"),
+    ("start", r"is its address in use\?", "another program listens on the address: see which with ss -ltnp on the host, or choose another fabdjango.gunicorn.bind"),
     ("log", r"No module named|: not found$|command not found", "a program or module is not in the virtualenv: list it in the requirements, or in fabdjango.venv.packages"),
     ("restart", r"refused connection|no such file|unix://", "supervisor does not run on the host: systemctl start supervisor"),
 )  # fmt: skip

@@ -29,6 +29,9 @@ __all__ = [
     "esc1",
     "esc2",
     "indent",
+    "nginx_domain",
+    "nginx_name",
+    "nginx_value",
     "otherwise",
     "printable",
     "python_literal",
@@ -39,6 +42,9 @@ __all__ = [
     "split_words",
     "supervisor_value",
     "supervisor_words",
+    "systemd_path",
+    "systemd_value",
+    "systemd_words",
     "to_file",
     "when",
     "with_env",
@@ -347,3 +353,88 @@ def supervisor_words(*words: str | PurePath) -> str:
             else str(word)
         )
     return " ".join(encoded).replace("%", "%%")
+
+
+# --- nginx -------------------------------------------------------------------
+
+
+def nginx_value(value: str | PurePath, what: str = "a value for nginx") -> str:
+    """
+    One parameter of a directive, in double quotes, that nginx reads as it stands.
+
+    A ``$`` begins a variable in most directives and cannot be escaped in any.
+    """
+    text = printable(str(value), what)
+    if "$" in text:
+        msg = f"{what} {text!r} holds a $, which nginx takes for a variable"
+        raise RefusedValueError(msg, cure="use a value without $")
+    # nginx reads its files through a buffer of 4096 bytes, and a parameter must fit into it.
+    if len(text.encode()) > 2000:
+        msg = f"{what} is {len(text.encode())} bytes long, which nginx cannot read"
+        raise RefusedValueError(msg, cure="use a shorter value")
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def nginx_name(text: str) -> str:
+    """``text``, made of letters, digits, - and _, as a part of a variable's name; different texts stay different."""
+    if not re.fullmatch(r"[a-z0-9_-]+", text):
+        msg = f"{text!r} cannot be part of the name of a variable of nginx"
+        raise RefusedValueError(msg, cure="use small letters, digits, - and _ only")
+    return text.replace("_", "__").replace("-", "_m")
+
+
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+
+
+def nginx_domain(name: str) -> str:
+    """A host name, or ``*.`` before one, in small letters; names in other scripts as DNS has them (xn--…)."""
+    text = name.lower()
+    if len(text) > 253 or not re.fullmatch(rf"(\*\.)?({_LABEL}\.)*{_LABEL}", text):
+        try:
+            known = name.encode("idna").decode()
+        except UnicodeError:
+            known = ""
+        msg = f"fabdjango.nginx.domains: {name!r} is not a host name"
+        raise RefusedValueError(
+            msg, cure=f"write it as DNS has it: {known}" if known not in ("", name) else "for instance www.example.com"
+        )
+    return text
+
+
+# --- systemd -----------------------------------------------------------------
+
+
+def systemd_value(value: str | PurePath, what: str = "a value for systemd") -> str:
+    """
+    A value of a unit file that is taken as it stands (a path, an account, an option); ``%`` begins nothing in it.
+
+    Some settings strip quotes and some keep them, so a value with quotes is
+    refused, and so is a backslash, which can swallow the end of the line.
+    """
+    text = printable(str(value), what)
+    found = re.search(r"""^\s|\s$|["'\\]""", text)
+    if found:
+        msg = f"{what} holds {found.group()!r}, which a unit of systemd cannot carry there: {text!r}"
+        raise RefusedValueError(msg, cure="use a value without quotes, backslashes and spaces at its ends")
+    return text.replace("%", "%%")
+
+
+def systemd_path(path: str | PurePath, what: str = "a path for systemd") -> str:
+    """An absolute path of a condition or a socket, where quotes and spaces are taken as they stand."""
+    text = printable(str(path), what)
+    if not text.startswith("/") or re.search(r"[\s\\]$", text):
+        msg = (
+            f"{what} {text!r} cannot stand in a unit of systemd: it is not absolute, or its end would be stripped there"
+        )
+        raise RefusedValueError(msg, cure="use an absolute path that does not end in a space or a backslash")
+    return text.replace("%", "%%")
+
+
+def systemd_words(*words: str | PurePath) -> str:
+    """Words of an ``ExecStart=`` or of a list of paths; each one arrives unchanged."""
+    encoded = []
+    for word in words:
+        text = printable(str(word), "a word of a unit of systemd").replace("\\", "\\\\").replace('"', '\\"')
+        text = text.replace("%", "%%").replace("$", "$$")
+        encoded.append(text if re.fullmatch(r"[\w@%+=:,./-]+", text) else f'"{text}"')
+    return " ".join(encoded)

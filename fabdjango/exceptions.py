@@ -6,7 +6,8 @@ The error tree. Every error is a few lines a person can act on.
      ├ RefusedValueError      a value that a target's grammar cannot carry
      ├ ConnectError           no session with the host
      ├ StepFailedError        a step ended with an error; what was begun has been undone
-     │  └ RevertedError       exit 3: the switch was made and taken back
+     │  ├ RevertedError       exit 3: the switch was made and taken back
+     │  └ UnderwayError       an activation that lost its deployer goes on by itself
      └ UnknownStateError      exit 2: nobody can say what the host serves now
 """
 
@@ -19,6 +20,7 @@ __all__ = [
     "RefusedValueError",
     "RevertedError",
     "StepFailedError",
+    "UnderwayError",
     "UnknownStateError",
 ]
 
@@ -99,8 +101,26 @@ class RevertedError(StepFailedError):
     state = "the previous release serves again"
 
 
+class UnderwayError(StepFailedError):
+    """
+    An activation that lost its deployer goes on by itself.
+
+    ``run`` and ``record`` say where it reports: its word, and a folder on the host.
+    """
+
+    def __init__(self, message: str, *, run: str = "", record: object = None, **more: str) -> None:
+        super().__init__(message, **more)
+        self.run = run
+        self.record = record
+
+
 class UnknownStateError(FabdjangoError):
     """The link broke, or the way back failed: the host may serve either release, or none."""
 
     exit_code = 2
     state = "unknown: the host may serve the old or the new release"
+
+    def __init__(self, message: str, *, lost: bool = False, **more: str) -> None:
+        super().__init__(message, **more)
+        self.lost = lost
+        """True if the host may well know how it ended, but did not tell."""

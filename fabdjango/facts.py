@@ -10,7 +10,17 @@ from typing import Any
 
 from fabdjango.exceptions import FabdjangoError
 
-__all__ = ["DjangoFacts", "Facts", "Migration", "read_django", "read_facts"]
+__all__ = [
+    "DjangoFacts",
+    "Facts",
+    "Migrated",
+    "Migration",
+    "Reversal",
+    "read_django",
+    "read_facts",
+    "read_migrated",
+    "read_reversal",
+]
 
 
 @dataclass(frozen=True)
@@ -20,6 +30,8 @@ class Facts:
 
     ``disk`` is free bytes and free inodes (-1: not counted). ``releases`` maps
     a release's id to its marker, or to None if it was never completed.
+    ``slots`` maps the slots in use to their releases, ``live_slot`` is the one that has the traffic.
+    ``activation`` is the record of one under way, with its ``state``, or empty.
     ``journal`` is its newest entries, oldest first.
     ``managed`` maps a path to its digest and, unless secret, its text.
     """
@@ -41,8 +53,12 @@ class Facts:
     own_supervisord: bool = False
     own_supervisord_installed: bool = False
     current: str = ""
+    live_slot: str = ""
+    slots: Mapping[str, str] = field(default_factory=dict)
+    activation: Mapping[str, Any] = field(default_factory=dict)
     releases: Mapping[str, Any] = field(default_factory=dict)
     highest: int = 0
+    pins: tuple[str, ...] = ()
     journal: tuple[Mapping[str, Any], ...] = ()
     venvs: tuple[str, ...] = ()
     first_deploy_done: bool = False
@@ -70,16 +86,17 @@ class Facts:
         return self.releases.get(self.current) or {}
 
     @property
+    def left_behind(self) -> bool:
+        """True if an activation died half-way: its record is there, or a slot that is not live still has a release."""
+        live = {self.live_slot} if self.live_slot else set()
+        return bool(self.activation) or set(self.slots) != live
+
+    @property
     def proven(self) -> tuple[str, ...]:
         """The complete releases that have served, the last one last; by the journal, never by a directory's age."""
         served = [entry.get("release", "") for entry in self.journal if entry.get("result") == "serves"]
         last = {release: number for number, release in enumerate(served)}
         return tuple(release for release in sorted(last, key=last.__getitem__) if self.releases.get(release))
-
-    def migrations_since(self, release: str) -> tuple[str, ...]:
-        """The migrations, as app.name, that were applied after ``release`` began to serve for the first time."""
-        began = next((n for n, entry in enumerate(self.journal) if entry.get("release") == release), 0)
-        return tuple(name for entry in self.journal[began + 1 :] for name in entry.get("migrations", ()))
 
 
 def read_facts(output: str) -> Facts:
@@ -95,16 +112,28 @@ def read_facts(output: str) -> Facts:
 
 @dataclass(frozen=True)
 class Migration:
-    """A migration that is not applied: its app, its name, and what it does, a line an operation."""
+    """
+    A migration that is not applied: its app, its name, and what it does, a line an operation.
+
+    ``unsafe`` is sentences, each with the migration's name, about what the
+    release that serves cannot live with, or may not, once it is applied.
+    """
 
     app: str
     name: str
     operations: tuple[str, ...] = ()
+    unsafe: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class DjangoFacts:
-    """What the one start of Django in a deploy found out; ``static_url`` is the address of the static file to ask for."""
+    """
+    What the one start of Django in a deploy found out.
+
+    ``static_url`` is the address of the static file to ask for. ``known`` is
+    every migration that the release has, as app.name, sorted; empty where it
+    was not asked, or by an older fabdjango.
+    """
 
     migrations: tuple[Migration, ...] = ()
     static_root: str = ""
@@ -112,19 +141,76 @@ class DjangoFacts:
     host: str = ""
     checks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
 
 
 def read_django(output: str) -> DjangoFacts:
-    """The line of JSON of the Django start as DjangoFacts."""
+    """The line of JSON of the Django start, or the release's django.json, as DjangoFacts."""
     values = _json_line(output, "django")
-    migrations = tuple(Migration(m["app"], m["name"], tuple(m["operations"])) for m in values["migrations"])
     return DjangoFacts(
-        migrations,
+        tuple(
+            Migration(m["app"], m["name"], tuple(m["operations"]), tuple(m.get("unsafe", ())))
+            for m in values["migrations"]
+        ),
         values["static_root"],
         values["static_url"],
         values["host"],
         tuple(values["checks"]),
         tuple(values["notes"]),
+        tuple(values.get("known", ())),
+    )
+
+
+@dataclass(frozen=True)
+class Reversal:
+    """
+    An applied migration that an older release lacks.
+
+    ``unsafe`` is what that one could not live with, should the migration stay.
+    ``reason`` says why it must not be reversed: it cannot be, or data would be
+    lost, with their numbers; empty if it may.
+    """
+
+    app: str
+    name: str
+    operations: tuple[str, ...] = ()
+    unsafe: tuple[str, ...] = ()
+    reversible: bool = True
+    reason: str = ""
+
+
+def read_reversal(output: str) -> tuple[Reversal, ...]:
+    """The line of JSON of the reversal's plan, in the order of reversing."""
+    return tuple(
+        Reversal(m["app"], m["name"], tuple(m["operations"]), tuple(m["unsafe"]), m["reversible"], m["reason"])
+        for m in _json_line(output, "plan-reversal")["migrations"]
+    )
+
+
+@dataclass(frozen=True)
+class Migrated:
+    """
+    What a migrate or reverse step did in fact.
+
+    ``result`` is applied, reversed, unchanged, failed, or unknown if the
+    database could not be asked afterwards. ``migrations`` is app.name in the
+    order in which it was done, also when it failed half-way; ``failed`` is the
+    one that did not go through. ``waited`` is the seconds for which another
+    process held the lock.
+    """
+
+    result: str
+    migrations: tuple[str, ...] = ()
+    failed: str = ""
+    waited: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+def read_migrated(output: str) -> Migrated:
+    """The last line of a migrate or reverse step, whether it failed or not."""
+    values = _json_line(output, "migrate")
+    return Migrated(
+        values["result"], tuple(values["migrations"]), values["failed"], values["waited"], tuple(values["notes"])
     )
 
 

@@ -78,6 +78,54 @@ class Layout:
         return self.root / "run" / "lock"
 
     @property
+    def steps_lock(self) -> PurePosixPath:
+        """The file that every running step locks too, shared: so a step outlives its deployment's lock visibly."""
+        return self.root / "run" / "steps.lock"
+
+    @property
+    def slots(self) -> PurePosixPath:
+        """The folder of the symlinks from a slot to the release that runs in it."""
+        return self.root / "slots"
+
+    def slot(self, slot: str) -> PurePosixPath:
+        """The symlink from the slot ``a`` or ``b`` to its release."""
+        return self.slots / slot
+
+    @property
+    def slot_starter(self) -> PurePosixPath:
+        """What the process manager starts for a slot: ``sh PATH SLOT [FD]``."""
+        return self.run / "slot"
+
+    def private_socket(self, slot: str) -> PurePosixPath:
+        """Where the application server of a slot listens for the health check, and for the proxy once it is live."""
+        return self.run / f"{slot}.sock"
+
+    @property
+    def live_socket(self) -> PurePosixPath:
+        """The symlink to the socket of the slot that has the traffic, replaced by an atomic rename."""
+        return self.run / "current.sock"
+
+    @property
+    def activation(self) -> PurePosixPath:
+        """The record of an activation under way, with its state as the suffix: .armed, .confirmed or .reverting."""
+        return self.run / "activation"
+
+    @property
+    def static_store(self) -> PurePosixPath:
+        """Static files of this and of earlier releases, for pages that are still open."""
+        return self.shared / "static"
+
+    @property
+    def maintenance(self) -> PurePosixPath:
+        """Exists while nginx is to answer with the maintenance page."""
+        return self.run / "maintenance"
+
+    @property
+    def maintenance_page(self) -> PurePosixPath:
+        """The page that nginx shows then."""
+        return self.shared / "maintenance.html"
+
+    @property
     def journal(self) -> PurePosixPath:
         """What happened here, one JSON object a line."""
         return self.root / "journal.jsonl"
@@ -86,6 +134,11 @@ class Layout:
     def first_deploy_done(self) -> PurePosixPath:
         """Exists once the commands of the first deploy have run."""
         return self.root / "first-deploy.done"
+
+    @property
+    def pins(self) -> PurePosixPath:
+        """A file for each release that is never pruned."""
+        return self.root / "pins"
 
     @property
     def tools(self) -> PurePosixPath:

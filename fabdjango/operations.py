@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import get_origin
 
-from fabdjango import recipes
-from fabdjango.commands import django, git, supervisor, venv
+from fabdjango import locking, recipes
+from fabdjango.commands import django, git, managers, venv
 from fabdjango.commands import release as releases
 from fabdjango.configuration import Resolved
 from fabdjango.escape import env_assignments, raw, sh
-from fabdjango.exceptions import ConfigError, FabdjangoError, StepFailedError
-from fabdjango.facts import Facts
-from fabdjango.fleet import Runner, look, look_from_outside, prepared, tidy_up
+from fabdjango.exceptions import ConfigError, FabdjangoError, StepFailedError, UnderwayError
+from fabdjango.facts import DjangoFacts, Facts, read_django, read_reversal
+from fabdjango.fleet import Runner, activate, begun, look, look_from_outside, prepared, recovered, take_up
 from fabdjango.layout import Layout
-from fabdjango.plan import Phase, Step
+from fabdjango.plan import OWNER, Phase, Step
 from fabdjango.recipes import Deployment
 from fabdjango.report import difference
 from fabdjango.settings import Row
+from fabdjango.switchover import Backwards
 
 __all__ = [
     "activate_release",
@@ -28,21 +31,17 @@ __all__ = [
     "checkout",
     "config_lines",
     "configure_gunicorn",
-    "configure_supervisor",
     "diff_packages",
     "history",
-    "install_supervisor",
     "interact",
-    "known_program",
+    "migrate",
     "preflight",
     "release_name",
     "release_path",
-    "restart_programs",
+    "restart_site",
     "rollback",
     "run_in_foreground",
     "status",
-    "supervise",
-    "supervisord",
     "upload_settings",
 ]
 
@@ -97,8 +96,7 @@ def checkout(runner: Runner, ref: str) -> None:
         (releases.still_as_surveyed(facts, plan.layout, plan.release), *recipes.export(plan)),
         undo=(recipes.discard(plan),),
         undo_from="settings",
-        lock=plan.layout.lock,
-        holder=runner.site.holder,
+        lock=plan.site.lock,
     )
     runner.run(phase)
     if not runner.dry:
@@ -113,7 +111,7 @@ def build_venv(runner: Runner, release: str, *, install: bool) -> None:
     if install:
         steps.append(venv.install_requirements(settings, facts, layout, plan.key, plan.path))
         steps.append(Step("complete", f"virtualenv {plan.key} is complete", venv.mark_complete(layout, plan.key)))
-    runner.run(Phase("venv", tuple(step for step in steps if step), lock=layout.lock, holder=runner.site.holder))
+    runner.run(Phase("venv", tuple(step for step in steps if step), lock=plan.site.lock))
 
 
 def diff_packages(runner: Runner, old: str, new: str) -> None:
@@ -132,6 +130,13 @@ def diff_packages(runner: Runner, old: str, new: str) -> None:
 
 
 # --- django ------------------------------------------------------------------
+
+
+def migrate(runner: Runner, release: str) -> None:
+    """Apply the migrations of a release, whatever they are."""
+    site = runner.site
+    entry = {"event": "migrate", "release": release, "by": site.holder}
+    runner.do(django.migrate(site.settings, site.layout, release_path(runner, release), None, entry))
 
 
 def upload_settings(runner: Runner) -> None:
@@ -201,79 +206,95 @@ def configure_gunicorn(runner: Runner, release: str) -> None:
     runner.report.say(f"{plan.release} serves and stays as it is: deploy, and the next release gets this")
 
 
-def supervisord(runner: Runner) -> supervisor.Supervisord:
-    """The supervisord that runs the site on this host."""
-    facts, layout = _at_home(runner)
-    return supervisor.find(runner.site.settings, facts, layout, runner.site.host)
+# --- the lock ----------------------------------------------------------------
 
 
-def install_supervisor(runner: Runner) -> None:
-    """Supervisor there and running, at the level of the settings."""
-    facts, layout = _at_home(runner)
-    site = runner.site
-    daemon = supervisor.find(site.settings, facts, layout, site.host)
-    steps: list[Step | None] = []
-    if daemon.level == "virtualenv":
-        steps.append(venv.get_uv(site.settings, facts, layout))
-    steps += supervisor.install(site.settings, facts, layout, site.templates, daemon)
-    runner.do(*(step for step in steps if step))
+def wait_for_lock(runner: Runner, seconds: int) -> None:
+    """Let this run wait for another deployment; 0 leaves it to the settings."""
+    if seconds:
+        settings = replace(runner.site.settings, lock_wait=seconds)
+        runner.site = replace(runner.site, settings=settings)
 
 
-def configure_supervisor(runner: Runner) -> None:
-    """The site's program file, checked and installed."""
-    facts, layout = _at_home(runner)
-    site = runner.site
-    daemon = supervisor.find(site.settings, facts, layout, site.host)
-    put = supervisor.configuration(site.settings, facts, layout, site.templates, daemon)
-    recipes.refuse_foreign(facts, put, site.host)
-    runner.do(supervisor.check(layout, daemon, put), supervisor.configure(daemon, put))
+def unlock(runner: Runner, *, force: bool) -> None:
+    """Say who holds the lock; with ``force`` end what holds it, as every account that a step may have had."""
+    lock, account = runner.site.lock, runner.account
+    if not force:
+        runner.ask(locking.show(lock))
+        return
+    users = [OWNER, *([account.login] if account.login not in ("", account.owner) else [])]
+    result = runner.run(Phase("unlock", tuple(locking.unlock(lock, user) for user in users)))
+    for step in result.steps:
+        if step.output:
+            runner.report.show(step.output)
+    runner.report.say("unlocked: the next deploy sees to what was left")
 
 
-def supervise(runner: Runner, verb: Callable[..., Step], only: str) -> None:
-    """Start or stop, for one program of the site or all."""
-    settings = runner.site.settings
-    known_program(runner, only)
-    runner.do(verb(settings, supervisord(runner), only))
+def resume(runner: Runner) -> None:
+    """
+    Bring to its end what a deployment left that was cut off.
 
-
-def known_program(runner: Runner, only: str) -> None:
-    """Refuse a name that is no program of the site; empty means all of them."""
-    known = ["web", *runner.site.settings.processes]
-    if only and only not in known:
-        msg = f"the site has no program {only!r}"
-        raise ConfigError(msg, cure=f"it has: {', '.join(known)}")
-
-
-def restart_programs(runner: Runner) -> None:
-    """All programs anew, and waited for."""
-    settings, daemon = runner.site.settings, supervisord(runner)
-    runner.do(supervisor.restart(settings, daemon), supervisor.wait_running(settings, daemon))
+    Raises RevertedError if that was the release before.
+    """
+    report, before = runner.report, ""
+    try:
+        facts = look(runner, "", fetch=False, lock=True)
+    except UnderwayError as error:
+        take_up(runner, error)
+        facts, before = look(runner, "", fetch=False, lock=True), "resumed"
+    if facts.activation:
+        facts, before = recovered(runner, facts, ""), "resumed"
+    report.say(
+        f"{before or 'nothing to resume'}: {facts.current or 'no release'} serves on {runner.site.host}",
+        style="bold green",
+    )
 
 
 # --- release -----------------------------------------------------------------
 
 
-_DONE = {"activate": "activated", "rollback": "rolled back"}
+_DONE = {"activate": "activated", "rollback": "rolled back", "restart": "restarted"}
 
 
-def activate_release(runner: Runner, release: str, event: str = "activate") -> None:
-    """Complete a release if need be, and let it serve; ``event`` is what the journal calls it."""
-    plan = _planned(runner, release)
-    found = prepared(runner, plan, recipes.finish(plan))
-    runner.run(recipes.activate(plan, found, event))
+def _activate(
+    runner: Runner, plan: Deployment, found: DjangoFacts, event: str, backwards: Backwards | None = None
+) -> None:
+    activate(runner, plan, found, event, backwards)
     if not runner.dry:
-        tidy_up(runner, plan)
         runner.report.say(f"{_DONE[event]}: {plan.release} serves on {runner.site.host}", style="bold green")
 
 
-def rollback(runner: Runner, to: str, *, code_only: bool) -> None:
-    """
-    Let an earlier release serve: ``to``, or the last other one that served.
+def activate_release(runner: Runner, release: str) -> None:
+    """Complete a release if need be, and let it serve."""
+    facts = begun(runner, "", fetch=False)
+    release = _newest(facts) if release == "newest" else releases.read_id(release)
+    if facts.releases.get(release):
+        _activate(runner, recipes.redeployment(runner.site, facts, release), _forward(facts, release), "activate")
+        return
+    sha = release.partition("-")[2]
+    plan = recipes.deployment(runner.site, look(runner, sha, fetch=False), sha, release=release)
+    _activate(runner, plan, prepared(runner, plan, recipes.finish(plan)), "activate")
 
-    Raises FabdjangoError if there is none, or if migrations were applied since, unless ``code_only``.
+
+def restart_site(runner: Runner) -> None:
+    """The current release anew, through the other slot, so that no request is lost; its other programs too."""
+    facts = begun(runner, "", fetch=False)
+    if not facts.current:
+        raise FabdjangoError("no release serves yet", host=runner.site.host, cure="run deploy")
+    _activate(runner, recipes.redeployment(runner.site, facts, facts.current), DjangoFacts(), "restart")
+
+
+def rollback(runner: Runner, to: str, *, migrations: bool, code_only: bool) -> None:
+    """
+    Let an earlier release serve: ``to``, or the last other one that was proven good.
+
+    Raises FabdjangoError if there is none, or if the database has migrations that it lacks, unless they are to be
+    reversed (``migrations``) and can be, or to be left as they are (``code_only``).
     """
     host = runner.site.host
-    facts = look(runner, "", fetch=False)
+    if migrations and code_only:
+        raise ConfigError("--migrations and --code-only are two different ways", cure="choose one of them")
+    facts = begun(runner, "", fetch=False)
     earlier = [release for release in facts.proven if release != facts.current]
     if to and not facts.releases.get(releases.read_id(to)):
         raise FabdjangoError(f"there is no complete release {to}", host=host, cure=_choices(facts))
@@ -283,16 +304,55 @@ def rollback(runner: Runner, to: str, *, code_only: bool) -> None:
     if target == facts.current:
         runner.report.say(f"unchanged: {target} is current already", style="bold green")
         return
-    migrations = facts.migrations_since(target)
-    if migrations and not code_only:
-        raise FabdjangoError(
-            f"{target} is older than the database: since it served, {len(migrations)} migrations were applied",
-            host=host,
-            output="\n".join(migrations),
-            cure="reverse them first, if they can be: fab … django.manage 'migrate APP NAME'\n"
-            "or, if the older code can live with them: fab … rollback --code-only",
-        )
-    activate_release(runner, target, "rollback")
+    backwards = None if code_only else _backwards(runner, facts, target)
+    if backwards and backwards.migrations:
+        _refuse_reversal(runner, target, backwards, allowed=migrations)
+    plan = recipes.redeployment(runner.site, facts, target)
+    going_back = backwards if backwards and backwards.migrations else None
+    _activate(runner, plan, _forward(facts, target), "rollback", going_back)
+
+
+def _forward(facts: Facts, release: str) -> DjangoFacts:
+    """What a release that was prepared earlier may have to migrate: whatever it has, if it is newer than what serves."""
+    return recipes.ANY_MIGRATION if _counter(release) > _counter(facts.current) else DjangoFacts()
+
+
+def _backwards(runner: Runner, facts: Facts, target: str) -> Backwards:
+    """What the database has that ``target`` lacks, asked of the database with the code of the current release."""
+    settings, layout = runner.site.settings, Layout(PurePosixPath(facts.root), runner.site.settings.project)
+    if not facts.current or settings.django.migrate == "never":
+        return Backwards()
+    read = Step(
+        "known",
+        "the migrations of the older release",
+        sh("cat", "--", layout.private(target) / "django.json"),
+        capture=True,
+    )
+    older = runner.run(Phase("known", (read,), reads_only=True)).step("known")
+    known = read_django(older.output if older else "").known
+    step = django.plan_reversal(settings, layout.release(facts.current), known)
+    found = runner.run(Phase("reversal", (step,), reads_only=True)).step(step.name)
+    return Backwards(known, read_reversal(found.output if found else ""))
+
+
+def _refuse_reversal(runner: Runner, target: str, backwards: Backwards, *, allowed: bool) -> None:
+    """Name every migration with what would become of it; stop unless all may be reversed and shall be."""
+    lines = [f"{each.app}.{each.name}: " + (each.reason or "can be reversed") for each in backwards.migrations]
+    barred = [each for each in backwards.migrations if each.reason]
+    if allowed and not barred:
+        for line in lines:
+            runner.report.say(f"  migration {line}")
+        return
+    lives = "the older code can live with them" if not backwards.first else "the older code may fail on them"
+    cures = [] if barred else ["reverse them on the way: fab … rollback --migrations"]
+    cures.append(f"leave the database as it is ({lives}): fab … rollback --code-only")
+    raise FabdjangoError(
+        f"{target} is older than the database: it lacks {len(lines)} migration{'s' if len(lines) > 1 else ''}"
+        + (f", of which {len(barred)} must not be reversed" if barred else ""),
+        host=runner.site.host,
+        output="\n".join(lines),
+        cure="\n".join(cures),
+    )
 
 
 def _choices(facts: Facts) -> str:
@@ -311,6 +371,58 @@ def history(runner: Runner, count: int) -> None:
         )
 
 
+def journal(runner: Runner, count: int) -> None:
+    """The newest entries of the journal as they are."""
+    for entry in look(runner, "", fetch=False).journal[-count:]:
+        runner.report.show(json.dumps(entry, sort_keys=True))
+
+
+def list_releases(runner: Runner) -> None:
+    """A line a release, the newest first."""
+    for line in _release_lines(look(runner, "", fetch=False)):
+        runner.report.say(line)
+
+
+def _release_lines(facts: Facts) -> Iterator[str]:
+    results = {entry.get("release"): entry for entry in facts.journal if entry.get("event") != "migrate"}
+    slots = {release: slot for slot, release in facts.slots.items()}
+    for name in sorted(facts.releases, key=_counter, reverse=True):
+        last = results.get(name) or {}
+        if not facts.releases[name]:
+            what = "not complete"
+        elif name in facts.proven:
+            what = (
+                f"served, {last.get('time', '')}" if name != facts.current else f"serves, since {last.get('time', '')}"
+            )
+        else:
+            what = {"failed": "failed", "reverted": "failed, and was taken back"}.get(
+                last.get("result", ""), "never served"
+            )
+        slot = f", slot {slots[name]}" if name in slots else ""
+        pinned = ", pinned" if name in facts.pins else ""
+        yield f" {'->' if name == facts.current else '  '} {name:<20} {what}{slot}{pinned}"
+
+
+def prune(runner: Runner) -> None:
+    """What nobody needs any more, as at the end of a deploy."""
+    facts = look(runner, "", fetch=False, lock=True)
+    if not facts.current:
+        raise FabdjangoError("no release serves yet, so none is old", host=runner.site.host, cure="run deploy")
+    result = runner.do(releases.prune(runner.site.settings, runner.site.layout, facts.current, facts.proven))
+    for step in result.steps:
+        runner.report.show(step.output)
+
+
+def pin(runner: Runner, release: str) -> None:
+    """Keep a release for ever."""
+    runner.do(releases.pin(runner.site.layout, releases.read_id(release)))
+
+
+def unpin(runner: Runner, release: str) -> None:
+    """Let a release grow old."""
+    runner.do(releases.unpin(runner.site.layout, releases.read_id(release)))
+
+
 # --- looking -----------------------------------------------------------------
 
 
@@ -325,14 +437,21 @@ def status(runner: Runner) -> None:
         + (f"{facts.current}{by}" if facts.current else "no release serves"),
         style="bold",
     )
-    for name in sorted(facts.releases, key=_counter, reverse=True):
-        mark = "->" if name == facts.current else "  "
-        report.say(f" {mark} {name}{'' if facts.releases[name] else '  (not complete)'}")
-    daemon = supervisor.find(site.settings, facts, layout, site.host)
+    for line in _release_lines(facts):
+        report.say(line)
+    if facts.activation:
+        report.say(
+            f"an activation of {facts.activation.get('release')} is under way or was left behind: the next deploy sees to it",
+            style="yellow",
+        )
+    manager = managers.find(site.settings, facts, layout, site.templates, site.host)
     if not facts.current:
         return
-    health = releases.ask_health(site.settings, layout, facts.current, timeout=10)
-    runner.ask(supervisor.status(site.settings, daemon))
+    how = facts.current_marker.get("asked")
+    # While a deployment waits for its deployer's word, both slots may take from a held socket.
+    also = tuple(release for release in facts.slots.values() if release != facts.current)
+    health = releases.ask_health(site.settings, layout, facts.current, timeout=10, how=how, also=also)
+    runner.ask(manager.status())
     runner.ask(health)
 
 

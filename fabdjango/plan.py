@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from fabdjango.escape import Shell
 
-__all__ = ["OWNER", "ROOT", "Phase", "Put", "Step"]
+__all__ = ["OWNER", "ROOT", "Lock", "Phase", "Put", "Step"]
 
 OWNER = ""
 """Run as the account that owns the site."""
@@ -42,7 +42,8 @@ class Step:
 
     ``name`` is stable: hooks, the journal and tests use it. ``body`` is shell
     that runs under ``set -e`` with an empty standard input; it may call
-    ``unchanged WHY`` (ends the step, nothing was to do) and ``note TEXT``.
+    ``unchanged WHY`` (ends the step, nothing was to do), ``note TEXT``, and
+    ``report await SECONDS`` (says that it waits for the deployer's word).
     ``puts`` are written before ``body`` runs. ``program`` is Python source for
     ``interpreter``, run after ``body`` with ``parameters`` as PARAMETERS;
     neither it nor its data ever stand on a command line. Output of a
@@ -63,15 +64,37 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Lock:
+    """
+    What makes one deployment the only writer of a site.
+
+    ``deployment`` is the file that is locked for a whole deployment, ``steps``
+    the one that each running step locks too, shared. ``holder`` says who and
+    from where, ``task`` what is done (empty is the phase's name), ``token`` is a
+    word of this run of the tool alone, ``wait`` the seconds to wait for another one to end.
+    """
+
+    deployment: PurePosixPath
+    steps: PurePosixPath
+    holder: str = ""
+    token: str = ""
+    wait: int = 0
+    task: str = ""
+
+
+@dataclass(frozen=True)
 class Phase:
     """
     The steps of one session.
 
     If a step from the one named ``undo_from`` on fails, ``undo`` runs in its
-    order; empty ``undo_from`` means from the first step on. ``serving`` says
-    that from there on the site itself is touched, so that an undo is a revert
-    (exit 3) and a failing undo leaves an unknown state (exit 2). ``lock`` is
-    the file that must be locked first, ``holder`` what is written in it.
+    order; empty ``undo_from`` means from the first step on. From the step named
+    ``serving_from`` on, the site itself is touched, so that an undo is a revert
+    (exit 3) and a failing undo leaves an unknown state (exit 2). From the one
+    named ``kept_from`` on there is no way back any more: a failure is told, and what was reached stays.
+
+    ``lock`` must be won first, unless this run of the tool holds it already;
+    with ``hold`` it is kept when the phase has ended, until the transport lets go.
     ``reads_only`` phases run in a dry run too. With a ``record`` folder the phase runs detached: it outlives its session
     and reports into a file there.
     """
@@ -80,9 +103,10 @@ class Phase:
     steps: tuple[Step, ...]
     undo: tuple[Step, ...] = ()
     undo_from: str = ""
-    serving: bool = False
-    lock: PurePosixPath | None = None
-    holder: str = ""
+    serving_from: str = ""
+    kept_from: str = ""
+    lock: Lock | None = None
+    hold: bool = False
     record: PurePosixPath | None = None
     reads_only: bool = False
 

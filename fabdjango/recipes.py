@@ -8,18 +8,19 @@ phases. Nothing here runs.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from fabdjango import onhost
-from fabdjango.commands import django, git, gunicorn, supervisor, venv
+from fabdjango.commands import django, git, gunicorn, managers, nginx, static, venv
 from fabdjango.commands import release as releases
-from fabdjango.escape import Secret, block, env_assignments, quote, raw, sh
+from fabdjango.commands.manager import Manager, other_slot
+from fabdjango.escape import Secret, block, env_assignments, quote, quote_path, raw, sh
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.facts import DjangoFacts, Facts, Migration
 from fabdjango.layout import Layout, layout_of
-from fabdjango.plan import Phase, Put, Step
+from fabdjango.plan import Lock, Phase, Put, Step
 from fabdjango.render import Templates
 from fabdjango.settings import Settings
 
@@ -28,15 +29,16 @@ __all__ = [
     "HOOKABLE",
     "Deployment",
     "Site",
-    "activate",
     "assumed",
     "check_hooks",
     "check_settings",
     "confirm",
     "deployment",
     "prepare",
+    "redeployment",
     "survey",
     "tidy",
+    "with_hooks",
 ]
 
 HOOKABLE = (
@@ -67,14 +69,18 @@ class Site:
     host: str = ""
     target: str = ""
     holder: str = ""
+    task: str = ""
+    token: str = ""
     env: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     local_settings: str | None = field(default=None, repr=False)
 
     @property
-    def supervisor_files(self) -> tuple[PurePosixPath, ...]:
-        """Where the site's file for supervisor may be."""
-        name = f"{self.settings.project}.conf"
-        return (PurePosixPath("/etc/supervisor/conf.d") / name, self.layout.supervisor / "conf.d" / name)
+    def lock(self) -> Lock:
+        """What makes this run of the tool the only writer of the site."""
+        layout = self.layout
+        return Lock(
+            layout.lock, layout.steps_lock, self.holder, self.token, wait=self.settings.lock_wait, task=self.task
+        )
 
 
 @dataclass(frozen=True)
@@ -88,9 +94,9 @@ class Deployment:
     key: str
     fingerprint: str
     private: tuple[Put, ...]
-    daemon: supervisor.Supervisord
-    program_file: Put
-    previous_program_file: Put | None
+    manager: Manager
+    previous_files: tuple[Put | None, ...]
+    slot: str
     unchanged: bool = False
 
     @property
@@ -102,6 +108,16 @@ class Deployment:
     def path(self) -> PurePosixPath:
         """The release directory."""
         return self.layout.release(self.release)
+
+    @property
+    def old_slot(self) -> str:
+        """The slot of the release that has served so far; empty if there is none beside the new one."""
+        return self.facts.live_slot if self.facts.live_slot != self.slot else ""
+
+    @property
+    def bind(self) -> str:
+        """Where the site is asked from outside."""
+        return gunicorn.bind_of(self.site.settings, self.layout)
 
 
 ANY_MIGRATION = DjangoFacts(migrations=(Migration("…", "…", ("whatever the plan says",)),))
@@ -133,7 +149,9 @@ def check_settings(settings: Settings) -> None:
     gunicorn.check_options(settings)
     django.directory_of(settings, somewhere.current)
     django.local_settings_target(settings, settings.django.settings or "project.settings")
-    supervisor.check_names(settings)
+    managers.check_names(settings)
+    nginx.check_settings(settings)
+    static.check_shared(settings, layout_of(settings))
     env_assignments(settings.environment)
 
 
@@ -158,7 +176,7 @@ def check_hooks(settings: Settings) -> None:
 def survey(site: Site, ref: str, *, fetch: bool = True, lock: bool = True) -> Phase:
     """Fetch, and learn everything that decisions need; with ``fetch`` and ``lock`` off, nothing is written."""
     settings, layout = site.settings, site.layout
-    steps: list[Step] = [_tools()]
+    steps: list[Step] = [_tools(), _room(layout)]
     if fetch:
         steps += [
             *releases.early_hook(settings, layout, "before_fetch"),
@@ -182,14 +200,13 @@ def survey(site: Site, ref: str, *, fetch: bool = True, lock: bool = True) -> Ph
             capture=True,
         )
     )
-    return Phase("survey", tuple(steps), lock=layout.lock if lock else None, holder=site.holder, reads_only=not fetch)
+    return Phase("survey", tuple(steps), lock=site.lock if lock else None, hold=lock, reads_only=not lock)
 
 
 def _managed(site: Site) -> list[tuple[PurePosixPath, bool]]:
     private = site.layout.current / ".fabdjango"
     shown = [
-        *site.supervisor_files,
-        site.layout.supervisor / "supervisord.conf",
+        *managers.places(site.settings, site.layout),
         private / "gunicorn.conf.py",
         private / "run",
         private / "web",
@@ -211,6 +228,20 @@ def _tools() -> Step:
     )
 
 
+def _room(layout: Layout) -> Step:
+    """Refuse a full disk before anything is written; what a release needs beyond that is known after the survey."""
+    body = block(
+        raw(f"d={quote_path(layout.root)}"),
+        raw('while [ ! -d "$d" ]; do d=$(dirname -- "$d"); done'),
+        raw("set -- $(stat -f -c '%a %S %c %d' -- \"$d\")"),
+        raw(
+            '[ $(($1 * $2 / 1048576)) -ge 20 ] || refuse "the disk is full: $(($1 * $2 / 1048576)) MB are free for $d"'
+        ),
+        raw('[ "$3" = 0 ] || [ "$4" -ge 500 ] || refuse "the file system of $d is out of inodes: $4 are left"'),
+    )
+    return Step("room", "the disk has room", body, cure="make room on the host: df -h, df -i")
+
+
 # --- decide ------------------------------------------------------------------
 
 
@@ -226,9 +257,9 @@ def deployment(site: Site, facts: Facts, ref: str, *, release: str = "") -> Depl
     _refuse_commit(settings, facts, host)
     venv.refuse_hopeless(settings, facts, host)
     key = venv.key_of(settings, facts, facts.sha)
-    daemon = supervisor.find(settings, facts, layout, host)
-    program_file = supervisor.configuration(settings, facts, layout, site.templates, daemon)
-    previous = refuse_foreign(facts, program_file, host)
+    manager = managers.find(settings, facts, layout, site.templates, host)
+    managers.refuse_other(settings, facts, layout, host)
+    previous = tuple(refuse_foreign(facts, put, host) for put in manager.files)
 
     def files(release: str) -> tuple[Put, ...]:
         return releases.private_files(
@@ -248,7 +279,8 @@ def deployment(site: Site, facts: Facts, ref: str, *, release: str = "") -> Depl
     ]
     more = [settings.shared, settings.hooks, settings.django.__dict__, settings.local_settings_path, by_hand]
     fingerprint = releases.fingerprint_of(facts.sha, key, files(releases.PLACEHOLDER), more)
-    same = facts.current_marker.get("fingerprint") == fingerprint and bool(previous) and previous == program_file
+    serves = bool(facts.live_slot) and facts.slots.get(facts.live_slot) == facts.current
+    same = facts.current_marker.get("fingerprint") == fingerprint and serves and previous == manager.files
     if not release:
         release = (
             facts.current
@@ -264,11 +296,36 @@ def deployment(site: Site, facts: Facts, ref: str, *, release: str = "") -> Depl
         key,
         fingerprint,
         files(release),
-        daemon,
-        program_file,
+        manager,
         previous,
+        _slot_for(settings, facts),
         unchanged=same,
     )
+
+
+def redeployment(site: Site, facts: Facts, release: str) -> Deployment:
+    """A complete release once more, as its marker describes it; nothing of it is made anew."""
+    site = replace(site, layout=Layout(PurePosixPath(facts.root), site.settings.project))
+    managers.refuse_other(site.settings, facts, site.layout, site.host)
+    marker = facts.releases.get(release) or {}
+    manager = managers.find(site.settings, facts, site.layout, site.templates, site.host)
+    return Deployment(
+        site,
+        facts,
+        marker.get("commit", ""),
+        release,
+        marker.get("venv", ""),
+        marker.get("fingerprint", ""),
+        (),
+        manager,
+        tuple(refuse_foreign(facts, put, site.host) for put in manager.files),
+        _slot_for(site.settings, facts),
+    )
+
+
+def _slot_for(settings: Settings, facts: Facts) -> str:
+    """Where the next release runs: beside the one that serves, or in its place where there is one slot only."""
+    return (facts.live_slot or "a") if settings.slots == "1" else other_slot(facts.live_slot)
 
 
 def _refuse_unknown_ref(facts: Facts, ref: str, host: str) -> None:
@@ -309,15 +366,15 @@ def _refuse_full_disk(facts: Facts, host: str) -> None:
         raise FabdjangoError(msg, host=host, cure="remove small files; df -i shows where")
 
 
-def refuse_foreign(facts: Facts, program_file: Put, host: str) -> Put | None:
+def refuse_foreign(facts: Facts, put: Put, host: str) -> Put | None:
     """The file as it is on the host, or None; raises FabdjangoError if somebody else wrote it."""
-    text = (facts.managed.get(str(program_file.path)) or {}).get("text")
+    text = (facts.managed.get(str(put.path)) or {}).get("text")
     if text is None:
         return None
     if "Managed by fabdjango" not in text:
-        msg = f"{program_file.path} is there and was not written by fabdjango"
+        msg = f"{put.path} is there and was not written by fabdjango"
         raise FabdjangoError(msg, host=host, cure="rename the file, or choose another fabdjango.project")
-    return replace(program_file, content=text)
+    return replace(put, content=text)
 
 
 # --- prepare -----------------------------------------------------------------
@@ -329,22 +386,22 @@ def export(plan: Deployment) -> Iterator[Step]:
     yield from releases.early_hook(settings, layout, "before_settings")
     yield releases.write_private(settings, layout, plan.release, plan.private)
     yield from _after(plan, "settings")
-    yield from _with_hooks(plan, git.export_release(layout, plan.release, plan.sha))
+    yield from with_hooks(plan, git.export_release(layout, plan.release, plan.sha))
     yield releases.link_settings(settings, facts, layout, plan.release)
-    yield from _with_hooks(plan, releases.link_shared(settings, layout, plan.release), "links")
+    yield from with_hooks(plan, releases.link_shared(settings, layout, plan.release), "links")
 
 
 def _virtualenv(plan: Deployment) -> Iterator[Step]:
     settings, facts, layout = plan.site.settings, plan.facts, plan.layout
     uv = (
         venv.get_uv(settings, facts, layout)
-        if plan.key not in facts.venvs or plan.daemon.level == "virtualenv"
+        if plan.key not in facts.venvs or getattr(plan.manager, "level", "") == "virtualenv"
         else None
     )
     if uv:
         yield uv
-    yield from _with_hooks(plan, venv.create_venv(settings, facts, layout, plan.key))
-    yield from _with_hooks(plan, venv.install_requirements(settings, facts, layout, plan.key, plan.path))
+    yield from with_hooks(plan, venv.create_venv(settings, facts, layout, plan.key))
+    yield from with_hooks(plan, venv.install_requirements(settings, facts, layout, plan.key, plan.path))
 
 
 def _completed(plan: Deployment) -> Iterator[Step]:
@@ -355,8 +412,9 @@ def _completed(plan: Deployment) -> Iterator[Step]:
     yield django.start(settings, plan.path, app)
     yield from _after(plan, "check")
     yield from _after(plan, "collectstatic")
-    yield from supervisor.install(settings, facts, layout, plan.site.templates, plan.daemon)
-    yield supervisor.check(layout, plan.daemon, plan.program_file)
+    yield static.keep(settings, layout, plan.release, facts.current)
+    yield from plan.manager.install()
+    yield plan.manager.check()
     yield releases.complete(layout, plan.release, plan.key, marker_of(plan))
 
 
@@ -365,14 +423,12 @@ def prepare(plan: Deployment) -> Phase:
     recover = releases.clear_leftovers(plan.facts, plan.layout)
     still = releases.still_as_surveyed(plan.facts, plan.layout, plan.release)
     steps = (*([recover] if recover else []), still, *export(plan), *_virtualenv(plan), *_completed(plan))
-    return Phase(
-        "prepare", steps, undo=(discard(plan),), undo_from="settings", lock=plan.layout.lock, holder=plan.site.holder
-    )
+    return Phase("prepare", steps, undo=(discard(plan),), undo_from="settings", lock=plan.site.lock)
 
 
 def finish(plan: Deployment) -> Phase:
     """The rest of prepare for a release that was checked out by hand."""
-    return Phase("finish", tuple(_completed(plan)), lock=plan.layout.lock, holder=plan.site.holder)
+    return Phase("finish", tuple(_completed(plan)), lock=plan.site.lock)
 
 
 def marker_of(plan: Deployment) -> dict[str, object]:
@@ -384,7 +440,9 @@ def marker_of(plan: Deployment) -> dict[str, object]:
         "fingerprint": plan.fingerprint,
         "python": plan.facts.python.get("version", ""),
         "settings": plan.site.settings.django.settings or plan.facts.settings_module,
-        "asked": releases.how_to_ask(plan.site.settings, plan.layout),
+        "asked": releases.how_to_ask(
+            plan.site.settings, plan.layout, gunicorn.workers_of(plan.site.settings, plan.facts)
+        ),
         "by": plan.site.holder,
     }
 
@@ -402,84 +460,19 @@ def discard(plan: Deployment) -> Step:
     )
 
 
-# --- activate ----------------------------------------------------------------
-
-
-def activate(plan: Deployment, found: DjangoFacts, event: str = "deploy") -> Phase:
-    """
-    Migrate, switch, restart, and believe it only when the new release answers; else put everything back.
-
-    ``event`` is what the journal calls it: deploy, activate or rollback.
-    """
-    settings, facts, layout, daemon = plan.site.settings, plan.facts, plan.layout, plan.daemon
-    migrate = settings.django.migrate == "once" and bool(found.migrations)
-    first = () if facts.first_deploy_done or facts.current else releases.run_first(settings, layout, plan.path)
-    entry = {
-        "event": event,
-        "release": plan.release,
-        "commit": plan.sha,
-        "from": facts.current,
-        "by": plan.site.holder,
-    }
-    steps: list[Step | None] = [
-        releases.still_as_surveyed(facts, layout),
-        *(_migrate(plan, {**entry, "event": "migrate"}, found) if migrate else ()),
-        *first,
-        *_with_hooks(plan, releases.switch_current(layout, plan.release)),
-        supervisor.configure(daemon, plan.program_file),
-        *_with_hooks(plan, supervisor.restart(settings, daemon)),
-        supervisor.wait_running(settings, daemon),
-        *_with_hooks(plan, releases.ask_health(settings, layout, plan.release)),
-        releases.journal(layout, {**entry, "result": "serves"}),
-        releases.publish_settings(layout, plan.site.env, plan.site.local_settings) if event == "deploy" else None,
-    ]
-    back = (
-        releases.switch_current(layout, facts.current, name="switch-back")
-        if facts.current
-        else releases.switch_to_nothing(layout)
-    )
-    undo = [
-        supervisor.tail(settings, daemon),
-        back,
-        supervisor.restore(settings, daemon, plan.previous_program_file),
-        releases.ask_health(settings, layout, facts.current, name="health-back", how=facts.current_marker.get("asked"))
-        if facts.current
-        else None,
-        releases.journal(layout, {**entry, "result": "reverted"}),
-    ]
-    return Phase(
-        "activate",
-        _present(steps),
-        undo=_present(undo),
-        undo_from="switch",
-        serving=True,
-        record=layout.run / "activations",
-        lock=layout.lock,
-        holder=plan.site.holder,
-    )
-
-
-def _migrate(plan: Deployment, entry: Mapping[str, object], found: DjangoFacts) -> tuple[Step, ...]:
-    # Written down at once: whatever becomes of the release, the database has them.
-    names = [f"{each.app}.{each.name}" for each in found.migrations]
-    record = releases.journal(plan.layout, {**entry, "result": "applied", "migrations": names})
-    return (*_with_hooks(plan, django.migrate(plan.site.settings, plan.path)), record)
+# --- after it -----------------------------------------------------------------
 
 
 def tidy(plan: Deployment) -> Phase:
     """Remove what nobody needs any more; a failure here is a warning."""
-    steps = _with_hooks(plan, releases.prune(plan.site.settings, plan.layout, plan.release))
-    return Phase("prune", tuple(steps), lock=plan.layout.lock, holder=plan.site.holder)
+    steps = with_hooks(plan, releases.prune(plan.site.settings, plan.layout, plan.release, plan.facts.proven))
+    return Phase("prune", tuple(steps), lock=plan.site.lock)
 
 
 def confirm(plan: Deployment) -> Phase:
     """See whether the release that is already current serves."""
-    settings = plan.site.settings
-    steps = (
-        supervisor.wait_running(settings, plan.daemon, 5),
-        releases.ask_health(settings, plan.layout, plan.release, timeout=10),
-    )
-    return Phase("confirm", steps, reads_only=True)
+    step = releases.ask_health(plan.site.settings, plan.layout, plan.release, timeout=10)
+    return Phase("confirm", (step,), reads_only=True)
 
 
 # --- hooks -------------------------------------------------------------------
@@ -493,10 +486,7 @@ def _after(plan: Deployment, name: str) -> tuple[Step, ...]:
     return releases.hook(plan.site.settings, f"after_{name}", plan.path)
 
 
-def _with_hooks(plan: Deployment, step: Step | None, name: str = "") -> tuple[Step, ...]:
+def with_hooks(plan: Deployment, step: Step | None, name: str = "") -> tuple[Step, ...]:
+    """A step between the project's own commands for the moments before and after it."""
     name = name or (step.name if step else "")
     return (*_before(plan, name), *([step] if step else []), *_after(plan, name))
-
-
-def _present(steps: Iterable[Step | None]) -> tuple[Step, ...]:
-    return tuple(step for step in steps if step is not None)

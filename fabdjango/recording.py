@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import inspect
 import io
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from invoke.tasks import Task
@@ -20,11 +20,11 @@ from fabdjango.configuration import Layer, resolve
 from fabdjango.escape import Redactor, Secret, Shell
 from fabdjango.fleet import Runner
 from fabdjango.layout import layout_of
-from fabdjango.plan import Phase
+from fabdjango.plan import Phase, Step
 from fabdjango.recipes import Site
 from fabdjango.render import Templates
 from fabdjango.report import Report
-from fabdjango.script import Event, render_body
+from fabdjango.script import AWAITING, FAILED, KEPT, REVERTED, Event, render_body
 from fabdjango.transport import Account, Listener, PhaseResult, StepResult
 
 __all__ = ["RecordingTransport", "call", "runner"]
@@ -50,25 +50,80 @@ class RecordingTransport:
         return "\n".join(self._lines) + "\n" if self._lines else ""
 
     def run(self, phase: Phase, account: Account, listener: Listener) -> PhaseResult:  # noqa: ARG002 - the protocol's form
-        """Record ``phase`` and answer; after a step that fails, the undo is recorded too."""
-        result = PhaseResult(phase, 0)
+        """
+        Record ``phase`` and answer; after a step that fails, the undo is recorded too.
+
+        A detached phase ends as AWAITING at a step that waits for the deployer's word.
+        """
+        result = PhaseResult(phase, 0, run="R0" if phase.record else "", record=phase.record)
         self._lines.append(f"== {phase.name}" + (" (locked)" if phase.lock else ""))
-        for number, step in enumerate(phase.steps):
+        self._go_on(result, listener)
+        return result
+
+    def settle(
+        self,
+        result: PhaseResult,
+        decision: Step,
+        then: Phase | None,
+        account: Account,
+        listener: Listener,
+        begin: Callable[[Phase], None] | None = None,
+    ) -> tuple[PhaseResult, PhaseResult | None]:
+        """Record the decision, the rest of the activation (its undo, if the decision is called ``revert``) and ``then``."""
+        self._lines.append("== settle")
+        self._record(decision)
+        if decision.name == "revert":
+            self._undo(result, REVERTED)
+        else:
+            self._go_on(result, listener, settled=True)
+        if then is None or result.status != 0:
+            return result, None
+        if begin:
+            begin(then)
+        return result, self.run(then, account, listener)
+
+    def follow(self, record: PurePosixPath, run: str, phase: Phase, listener: Listener) -> PhaseResult:
+        """Record that an activation would be followed, and answer for its steps."""
+        self._lines.append(f"== follow {run} in {record}")
+        result = PhaseResult(phase, 0, run=run, record=record)
+        self._go_on(result, listener)
+        return result
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+    def _go_on(self, result: PhaseResult, listener: Listener, *, settled: bool = False) -> None:
+        phase, result.status = result.phase, 0
+        names = [step.name for step in phase.steps]
+        for number in range(len(result.steps), len(phase.steps)):
+            step = phase.steps[number]
+            self._record(step)
             answer = self._answers.get(step.name, "")
             status = answer if isinstance(answer, int) else 0
-            who = f" as {step.user}" if step.user else ""
-            self._lines += [f"-- {step.name}{who}: {step.title}"]
-            body = render_body(step, shown=True)
-            if body:
-                self._lines.append(str(body))
             done = StepResult(str(number), step.name, status, answer if isinstance(answer, str) else "")
             result.steps.append(done)
             listener(Event("end", str(number), str(status)), done)
-            if status:
-                result.status = 93 if phase.serving else 90
-                self._lines += [f"-- undo: {each.title}" for each in phase.undo]
+            if status and phase.kept_from and number >= names.index(phase.kept_from):
+                result.status = KEPT
+            elif status:
+                serving = phase.serving_from and number >= names.index(phase.serving_from)
+                undone = number >= (names.index(phase.undo_from) if phase.undo_from else 0)
+                self._undo(result, REVERTED if serving else FAILED, undone=undone or bool(serving))
                 break
-        return result
+            elif phase.record and not settled and "report await" in step.body:
+                result.status, result.awaits = AWAITING, 0
+                break
+
+    def _record(self, step: Step) -> None:
+        who = f" as {step.user}" if step.user else ""
+        self._lines.append(f"-- {step.name}{who}: {step.title}")
+        body = render_body(step, shown=True)
+        if body:
+            self._lines.append(str(body))
+
+    def _undo(self, result: PhaseResult, status: int, *, undone: bool = True) -> None:
+        result.status = status
+        self._lines += [f"-- undo: {each.title}" for each in result.phase.undo if undone]
 
     def interact(self, command: Shell) -> int:
         """Record a command that would get a terminal."""
@@ -95,8 +150,8 @@ def runner(
         transport.host,
         f"deploy@{transport.host}",
         "ann@laptop",
-        secrets,
-        local_settings,
+        env=secrets,
+        local_settings=local_settings,
     )
     report = Report(transport.host, Redactor(env.values() if env else ()), stream=io.StringIO())
     return Runner(site, transport, account or Account("deploy", "deploy"), report, dry)

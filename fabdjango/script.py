@@ -12,36 +12,60 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from fabdjango.escape import Shell, block, env_name, python_literal, quote, quote_path, raw, sh
-from fabdjango.plan import OWNER, ROOT, Phase, Put, Step
+from fabdjango.locking import LOCKED, UNDERWAY, become, join_steps, own_locks, take_lock
+from fabdjango.plan import OWNER, Phase, Put, Step
 
 __all__ = [
-    "BOOTSTRAP",
+    "AWAITING",
     "FAILED",
+    "KEPT",
     "LOCKED",
+    "NO_RECORD",
+    "PAUSE_VARIABLE",
     "REVERTED",
     "REVERT_FAILED",
+    "UNDERWAY",
     "Event",
     "EventParser",
+    "bootstrap",
     "render_body",
     "render_put",
     "render_script",
+    "render_settling",
 ]
 
 FAILED = 90
 """A step failed; what the phase had begun was undone, or did not need it."""
-REVERTED = 93
-"""A step failed after the site was touched; the old state was put back."""
+KEPT = 91
+"""The site was touched and stays so; a step failed when there was no way back any more."""
 REVERT_FAILED = 92
 """A step failed after the site was touched, and so did the way back."""
-LOCKED = 94
-"""Another deployment holds the lock."""
+REVERTED = 93
+"""A step failed after the site was touched; the old state was put back."""
+NO_RECORD = 96
+"""The host has no record of the activation that was asked for."""
+AWAITING = 98
+"""Not the status of a script: an activation waits on the host for the deployer's word."""
 _CUT = 95
 
-# The whole program is read before any of it runs: a link that breaks while it is sent leaves nothing half-done.
-BOOTSTRAP = "sh -c " + quote(f'p=$(cat); case $p in *"#end of script") eval "$p";; *) exit {_CUT};; esac')
+PAUSE_VARIABLE = "FABDJANGO_TEST_PAUSE"
+"""For tests: before:STEP, during:STEP or after:STEP makes the host wait there while the file ``paused`` exists."""
+
+_END = "#end of script"
+
+
+def bootstrap(script: bytes) -> str:
+    """
+    The command that reads ``script`` (bytes on its standard input) and runs it.
+
+    The whole program is read before any of it runs: a link that breaks while it
+    is sent leaves nothing half-done. It reads so many bytes and no more, as what follows them keeps a lease alive.
+    """
+    read = f'p=$(head -c "$1"); case $p in *"{_END}") eval "$p";; *) exit {_CUT};; esac'
+    return str(sh("sh", "-c", read, "sh", len(script)))
+
 
 _PRELUDE = r"""
 LC_ALL=C.UTF-8; export LC_ALL
@@ -105,91 +129,160 @@ def render_body(step: Step, run: str = "", *, shown: bool = False) -> Shell:
     return block(*puts, step.body, _program(step, run, shown=shown))
 
 
-def _as_user(step: Step, run: str, *, owner: str, login: str) -> str:
-    """The step as a subshell, or read from a here-document by the shell of another account."""
-    target = owner if step.user == OWNER else step.user
-    body = block(raw("set -e"), render_body(step, run))
-    if not target or target == login:
-        return f"(\n{body}\n) </dev/null 2>&1"
-    become = f"{_become(target, login=login)} " + quote('eval "$(cat)"')
-    mark = f"{run}_AS"
-    return f"{become} 2>&1 <<'{mark}'\nFABDJANGO_RUN={run}\n{_PRELUDE}{body}\n{mark}"
+@dataclass(frozen=True)
+class _Renderer:
+    """What all steps of one script have in common."""
+
+    phase: Phase
+    run: str
+    owner: str
+    login: str
+    pause: str = ""
+
+    def step(self, step: Step, label: str, *, durable: bool = False) -> str:
+        """One step with its reports; ``rc`` is its status."""
+        lines = [f"report begin {label} {step.name}"]
+        if durable:
+            # What was begun must be known after a power cut too.
+            lines.append('[ -z "${record-}" ] || sync -- "$record"')
+        if self.pause == f"before:{step.name}":
+            lines.insert(0, f"pause {step.name}")
+        lines += [self._as_user(step), "attend" if self.phase.record else "rc=$?"]
+        if self.pause == f"after:{step.name}":
+            lines.append(f"pause {step.name}")
+        return "\n".join([*lines, *(["judge"] if self.phase.record else []), f"report end {label} $rc"])
+
+    def _as_user(self, step: Step) -> str:
+        """The step as a subshell, or read from a here-document by the shell of another account."""
+        target = self.owner if step.user == OWNER else step.user
+        lock = self.phase.lock
+        # The lock of the deployment is for no step; a detached script must hear signals while one runs.
+        end = "2>&1 8<&-" + (" &" if self.phase.record else "")
+        during = self.pause == f"during:{step.name}" and lock is not None
+        body = block(raw("set -e"), raw(f"pause_here {step.name}" if during else ""), render_body(step, self.run))
+        if not target or target == self.login:
+            return f"(\n{body}\n) </dev/null {end}"
+        words = str(become(target, login=self.login)) + " " + quote('eval "$(cat)"')
+        joined = ""
+        if lock:
+            words += f" {own_locks()}"
+            joined = join_steps(lock) + ("paused=${2%/*}/paused\n" + _PAUSE_HERE if during else "")
+        mark = f"{self.run}_AS"
+        end = end.replace("&-", f"&- <<'{mark}'")
+        return f"{words} {end}\nFABDJANGO_RUN={self.run}\n{_PRELUDE}{joined}{body}\n{mark}"
+
+    def pausing(self) -> str:
+        """What the hook for tests needs."""
+        if not self.pause:
+            return ""
+        if not self.phase.lock:
+            return "pause() { :; }"
+        touch = quote(str(raw(f": > {quote_path(self.phase.lock.deployment.parent / 'paused')}")))
+        return (
+            "paused=${lock%/*}/paused\n"
+            f'pause() {{ {become(self.owner, login=self.login)} {touch}; report paused "$1"; paused_still; }}\n'
+            'paused_still() { while [ -e "$paused" ] && [ ! "$signalled" ]; do sleep 0.05; done; }\n' + _PAUSE_HERE
+        )
 
 
-def _become(account: str, *, login: str) -> Shell:
-    """The words before one word of shell that is to run as ``account``."""
-    if not account or account == login:
-        return sh("sh", "-c")
-    if login == ROOT:
-        return sh("su", "-s", "/bin/sh", account, "-c")
-    return sh("sudo", "-n", "-H", "-u", account, "--", "sh", "-c")
+_PAUSE_HERE = """pause_here() { : > "$paused"; report paused "$1"; while [ -e "$paused" ]; do sleep 0.05; done; }
+"""
+
+# A detached script is told to stop by a signal to it alone, also while a step of another account runs. It ends what
+# runs of the step, which then has failed. During an undo and when there is no way back, it goes on.
+_ATTENDING = """trap 'interrupted' TERM HUP INT
+interrupted() { [ $stage = run ] || return 0; signalled=1; end_step; }
+end_step() { [ ! "${step-}" ] || kill "$step" 2>/dev/null; STEPS_END; }
+attend() {
+  step=$!
+  [ ! "$signalled" ] || [ $stage != run ] || end_step
+  wait "$step"; rc=$?
+  while [ $rc -gt 128 ] && kill -0 "$step" 2>/dev/null; do wait "$step"; rc=$?; done
+  step=
+}
+judge() { [ ! "$signalled" ] || [ $stage != run ] || [ $rc != 0 ] || rc=143; }"""
 
 
-def _run_step(step: Step, run: str, label: str, *, owner: str, login: str) -> str:
-    return f"report begin {label} {step.name}\n{_as_user(step, run, owner=owner, login=login)}\nrc=$?\nreport end {label} $rc\n"
-
-
-def render_script(phase: Phase, *, run: str, owner: str = "", login: str = "") -> str:
+def render_script(
+    phase: Phase, *, run: str, owner: str = "", login: str = "", leased: bool = False, pause: str = ""
+) -> str:
     """
     The whole program for ``phase``.
 
     ``run`` is a fresh word of letters and digits, ``owner`` the account that
     owns the site and ``login`` the one that the session runs as; empty names
-    mean that they are the same. Its exit status is 0, or one of FAILED,
-    REVERTED, REVERT_FAILED and LOCKED.
+    mean that they are the same. ``leased`` says that this run of the tool has
+    won the phase's lock before. ``pause`` is what PAUSE_VARIABLE holds.
+
+    Its exit status is 0, or one of FAILED, KEPT, REVERTED, REVERT_FAILED,
+    LOCKED and UNDERWAY. What has won the deployment's lock ends with the
+    session's standard input, or its silence. With ``phase.hold`` it stays when
+    the steps are over: the status is told in the report ``exit``. A detached
+    script takes TERM, HUP and INT for a failure of the step that runs.
     """
     env_name(run)
-    # In braces, as the shell runs nothing of a group whose end did not arrive, even where the text was cut after
-    # a value that looks like our last line.
-    out = [f"# fabdjango: {phase.name}", "{", f"FABDJANGO_RUN={run}", _PRELUDE.strip()]
+    it = _Renderer(phase, run, owner, login, pause)
     names = [step.name for step in phase.steps]
     first_undo = names.index(phase.undo_from) if phase.undo_from else 0
-    has_undo = bool(phase.undo)
-    if has_undo:
-        out += ["undo() {", "undone=0"]
-        for number, step in enumerate(phase.undo):
-            out += [_run_step(step, run, f"u{number}", owner=owner, login=login) + "[ $rc = 0 ] || undone=$rc"]
-        out += ["}"]
-    failed = REVERTED if phase.serving else FAILED
-    lost = REVERT_FAILED if phase.serving else FAILED
+    serving = names.index(phase.serving_from) if phase.serving_from else len(names)
+    kept = names.index(phase.kept_from) if phase.kept_from else len(names)
+    # In braces, as the shell runs nothing of a group whose end did not arrive, even where the text was cut after
+    # a value that looks like our last line.
+    out = [f"# fabdjango: {phase.name}", "{", f"FABDJANGO_RUN={run}", _PRELUDE.strip(), "stage=run signalled= kept="]
+    if phase.record:
+        out.append(f"trap 'exit {FAILED}' TERM HUP INT")
+    lease = phase.lock is not None and not phase.record and not leased
     if phase.lock:
-        out += [_take_lock(phase.lock, phase.holder, owner=owner, login=login)]
+        task = phase.lock.task or phase.name
+        out.append(take_lock(phase.lock, run=run, task=task, owner=owner, login=login, leased=leased, lease=lease))
+    if phase.record:
+        # Not before: while it waits for the locks, the steps that run are another deployment's.
+        out.append(_ATTENDING.replace("STEPS_END", "steps_of_others end >/dev/null" if phase.lock else ":"))
+    if pause:
+        out.append(it.pausing())
+    out.append('leave() { kill "$lease" 2>/dev/null; exit "$1"; }' if lease else 'leave() { exit "$1"; }')
+    if phase.undo:
+        out += ["undo() {", "stage=undo undone=0"]
+        for number, step in enumerate(phase.undo):
+            out += [it.step(step, f"u{number}", durable=bool(phase.serving_from)), "[ $rc = 0 ] || undone=$rc"]
+        out += ["}"]
     for number, step in enumerate(phase.steps):
-        out += [_run_step(step, run, str(number), owner=owner, login=login).rstrip("\n")]
-        if has_undo and number >= first_undo:
-            out += [f'[ $rc = 0 ] || {{ undo; [ "$undone" = 0 ] && exit {failed}; exit {lost}; }}']
+        if number == kept:
+            out.append("stage=kept")
+        out.append(it.step(step, str(number), durable=number >= serving))
+        if number >= kept:
+            out.append(f"[ $rc = 0 ] || kept={KEPT}")
         else:
-            out += [f"[ $rc = 0 ] || exit {FAILED}"]
-    return "\n".join([*out, "exit 0", "}", "#end of script"])
+            out.append(_verdict(phase, undone=number >= first_undo, serving=number >= serving))
+    if phase.hold and lease:
+        out += ['report exit "${kept:-0}"', "exec 9<&-", 'wait "$lease"']
+    return "\n".join(line for line in [*out, 'leave "${kept:-0}"', "}", _END] if line)
 
 
-def _take_lock(path: PurePosixPath, holder: str, *, owner: str, login: str) -> str:
+def _verdict(phase: Phase, *, undone: bool, serving: bool) -> str:
+    """What follows a step that is not kept."""
+    if phase.undo and (undone or serving):
+        # A phase that never touches the site leaves nothing unknown.
+        lost = REVERT_FAILED if phase.serving_from else FAILED
+        return f'[ $rc = 0 ] || {{ undo; [ "$undone" = 0 ] && leave {REVERTED if serving else FAILED}; leave {lost}; }}'
+    return f"[ $rc = 0 ] || leave {REVERT_FAILED if serving else FAILED}"
+
+
+def render_settling(
+    decision: Step | None, following: Shell, *, run: str, done: Shell, owner: str, login: str, then: str
+) -> str:
     """
-    Hold the site's lock until this shell and its children are gone; the kernel sees to that.
+    The program that makes a decision, reads a record to its end, and goes on with ``then`` (a rendered phase, or nothing).
 
-    Folder and file are made and written by the owner, and only read by who
-    logs in: root must not follow a link that the owner has put there.
+    Its own reports carry ``run``; between ``follow`` and ``followed`` stands the record, which ``following``
+    prints. ``then`` only runs if ``done`` says that the activation ended well.
     """
-    root, account = path.parent.parent, owner or login
-    as_owner = _become(account, login=login)
-    make = block(sh("mkdir", "-p", "--", path.parent), raw(f": >> {quote_path(path)}"), sh("printf", "%s", path))
-    made = f"lock=$({as_owner} {quote('set -e; ' + make)} 2>/dev/null)"
-    privileged = raw("") if login == ROOT else raw("sudo -n ")
-    make_root = (
-        f"[ ! -e {quote_path(root)} ] && {privileged}{sh('install', '-d', '-o', account, '--', root)} 2>/dev/null"
-    )
-    say = raw('printf "%s, since %s\\n" ' + f'{quote(holder)} "$(date -u +%Y-%m-%dT%H:%M:%SZ)" > {quote_path(path)}')
-    fail = f"cannot_lock {quote(f'cannot write {path}: permission denied')} {FAILED}"
-    return "\n".join(
-        [
-            "cannot_lock() { report begin lock lock; printf '%s\\n' \"$1\"; report end lock 1; exit $2; }",
-            f"{made} || {{ {make_root if account else 'false'} && {made}; }} || {fail}",
-            f'( exec 9<"$lock" ) 2>/dev/null || {fail}',
-            'exec 9<"$lock"',
-            f'flock -n 9 || cannot_lock "$(cat -- "$lock")" {LOCKED}',
-            f"{as_owner} {quote(str(say))}",
-        ]
-    )
+    it = _Renderer(Phase("settle", ()), env_name(run), owner, login)
+    out = ["# fabdjango: settle an activation", "{", f"FABDJANGO_RUN={run}", _PRELUDE.strip()]
+    if decision is not None:
+        out.append(it.step(decision, "decision"))
+    out += ["report follow", str(following), "report followed", f"{done} || exit 0", then or "exit 0", "}", _END]
+    return "\n".join(out)
 
 
 # --- reports -----------------------------------------------------------------
@@ -200,9 +293,10 @@ class Event:
     """
     Something that a running script said.
 
-    ``kind`` is ``begin``, ``output``, ``note``, ``unchanged`` or ``end``.
+    ``kind`` is ``begin``, ``output``, ``note``, ``unchanged``, ``await`` or ``end``; ``waiting`` (for the lock),
+    ``paused``, ``underway`` and ``exit`` are told of the script itself.
     ``label`` is the step's place in the phase (``u0``… in its undo, ``lock``),
-    ``text`` the name, the line of output, or the exit status.
+    ``text`` the name, the line of output, the seconds, or the exit status.
     """
 
     kind: str

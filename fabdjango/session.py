@@ -15,6 +15,7 @@ import functools
 import getpass
 import inspect
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -32,11 +33,12 @@ from fabdjango.escape import Redactor, Secret
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.fleet import Runner
 from fabdjango.layout import layout_of
+from fabdjango.login import target_of
 from fabdjango.recipes import Site
 from fabdjango.render import Templates, read_env
 from fabdjango.report import Report
 from fabdjango.settings import ROOT_KEY, Settings
-from fabdjango.transport import Account, DryTransport, FabricTransport, Transport, target_of
+from fabdjango.transport import Account, DryTransport, FabricTransport, Transport
 
 __all__ = ["configuration", "host_task", "is_dry", "local_root", "own_settings", "plain_task", "runners"]
 
@@ -89,7 +91,11 @@ def configuration(context: Context, host: str = "") -> Resolved:
     return resolved
 
 
-def _site(context: Context, settings: Settings, host: str, target: str, redactor: Redactor) -> Site:
+_TOKEN = secrets.token_hex(8)
+"""By this word the lock knows whether it is this run of the tool that holds it."""
+
+
+def _site(context: Context, settings: Settings, host: str, target: str, task: str, redactor: Redactor) -> Site:
     templates = Templates(local_root(context))
     env: dict[str, Secret] = {}
     local_settings: str | None = None
@@ -109,7 +115,7 @@ def _site(context: Context, settings: Settings, host: str, target: str, redactor
         redactor.add(*rendered.secrets)
     redactor.add(*(url for url in (settings.venv.index_url, *settings.venv.extra_index_urls) if "@" in url))
     holder = f"{getpass.getuser()}@{socket.gethostname()}"
-    return Site(settings, layout_of(settings), templates, host, target, holder, env, local_settings)
+    return Site(settings, layout_of(settings), templates, host, target, holder, task, _TOKEN, env, local_settings)
 
 
 _NOT_SECRET = frozenset({"DJANGO_SETTINGS_MODULE", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "DEBUG"})
@@ -175,13 +181,13 @@ def _form(settings: Settings) -> Any:
     return settings.output
 
 
-def runners(context: Context, redactor: Redactor) -> Iterator[Runner]:
-    """A runner for the host that Fabric chose, or for each of the inventory."""
+def runners(context: Context, redactor: Redactor, task: str = "") -> Iterator[Runner]:
+    """A runner for the host that Fabric chose, or for each of the inventory; ``task`` is what others are told it does."""
     resolved = configuration(context, _name(context) if isinstance(context, fabric.Connection) else "")
     for connection in _connections(context, resolved):
         settings = configuration(context, _name(connection)).settings
         account = _account(settings, str(connection.user))
-        site = _site(context, settings, _name(connection), target_of(connection), redactor)
+        site = _site(context, settings, _name(connection), target_of(connection), task, redactor)
         report = Report(_name(connection), redactor, form=_form(settings), verbose=bool(context.config.run.echo))
         transport: Transport = _transport(connection, settings)
         dry = is_dry(context)
@@ -225,9 +231,12 @@ def host_task(
 
     def decorate(function: Callable[..., None]) -> Task[Any]:
         def body(context: Context, redactor: Redactor, *args: Any, **kwargs: Any) -> None:
-            for runner in runners(context, redactor):
+            for runner in runners(context, redactor, name or function.__name__):
                 with contextlib.closing(runner.report):
-                    function(runner, *args, **kwargs)
+                    try:
+                        function(runner, *args, **kwargs)
+                    finally:
+                        runner.transport.release()
 
         wrapped = _reporting_errors(functools.wraps(function)(body))
         return _as_task(wrapped, function, help, name)

@@ -17,15 +17,18 @@ from typing import Any, Literal, get_args, get_type_hints
 __all__ = [
     "ROOT_KEY",
     "VARIABLE",
+    "Activation",
     "Django",
     "Git",
     "Gunicorn",
     "Health",
+    "Nginx",
     "Process",
     "Row",
     "Settings",
     "Ssh",
     "Supervisor",
+    "Systemd",
     "Venv",
     "class_of_items",
     "environment_name",
@@ -37,6 +40,8 @@ ROOT_KEY = "fabdjango"
 VARIABLE = "FABRIC_FABDJANGO_"
 """What the name of every variable for a setting begins with."""
 _PACKAGE = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
+_SERVED = r"|/([A-Za-z0-9_~-][A-Za-z0-9._~-]*/)+"
+"""An address of nginx's own: whole folders, none of which begins with a dot."""
 _PACKAGE_FORM = "names made of letters, digits, -, _ and ."
 
 
@@ -120,6 +125,13 @@ class Django:
         "The level of finding that stops a deploy.", "ERROR"
     )
     check_deploy: bool = setting("Include the checks for deployment settings.", False)
+    lock_timeout: int = setting(
+        "Seconds that a migration may wait for the lock of another one, and for the lock of a table.", 60, minimum=1
+    )
+    allow_migrations: tuple[str, ...] = setting(
+        "Migrations, as app.name, that may be applied although the release that serves cannot live with them.", ()
+    )
+    static_days: int = setting("Days that static files of earlier releases stay reachable.", 14, minimum=0)
     timeout: int = setting("Seconds that one management command may take.", 1800, minimum=1)
 
 
@@ -134,9 +146,10 @@ class Gunicorn:
         "wsgi, or asgi (with uvicorn's worker unless worker_class says otherwise).", "wsgi"
     )
     bind: str = setting(
-        "Address to listen on: host:port, or unix:/path; {run} is the site's run folder.",
-        "127.0.0.1:8000",
-        pattern=r"[^,]+",
+        "Address to listen on: host:port, or unix:/path; {run} is the site's run folder. "
+        "Empty is unix:{run}/current.sock where nginx.domains are set, else 127.0.0.1:8000.",
+        "",
+        pattern=r"[^,]*",
         form="one address",
     )
     workers: str = setting(
@@ -177,7 +190,62 @@ class Supervisor:
         "auto takes the first of these that there is.",
         "auto",
     )
-    startsecs: int = setting("Seconds that gunicorn must stay up to count as started.", 2, minimum=0)
+
+
+@dataclass(frozen=True)
+class Systemd:
+    """Units of the host's systemd, where it is the process manager."""
+
+    hardening: Literal["full", "none"] = setting(
+        "full shuts the site's programs off from the rest of the host as far as Django allows.", "full"
+    )
+    options: Mapping[str, str] = setting(
+        "More lines of [Service] in every unit of the site, by name, for instance MemoryMax: 512M.", {}
+    )
+
+
+@dataclass(frozen=True)
+class Nginx:
+    """The web server in front of gunicorn."""
+
+    domains: tuple[str, ...] = setting("Host names of the site; the first one is its own.", ())
+    tls: Literal["none", "files"] = setting(
+        "files serves https with certificate and key, and sends http there.", "none"
+    )
+    certificate: str = setting("Path on the host of the certificate with its chain.", "", pattern=r"|/.*")
+    certificate_key: str = setting("Path on the host of its key.", "", pattern=r"|/.*")
+    max_body: str = setting("Largest request body, such as 10m.", "10m", pattern=r"\d{1,6}[kmg]?")
+    read_timeout: int = setting("Seconds that gunicorn may take for an answer.", 60, minimum=1)
+    gzip: bool = setting("Compress answers that are text.", True)
+    hsts: int = setting("Seconds of Strict-Transport-Security where there is TLS; 0 sends none.", 0, minimum=0)
+    frame_options: Literal["SAMEORIGIN", "DENY", "none"] = setting(
+        "X-Frame-Options of pages that Django sends without one and without a Content-Security-Policy.", "SAMEORIGIN"
+    )
+    static_url: str = setting(
+        "Where static files are served; empty leaves them to Django.",
+        "/static/",
+        pattern=_SERVED,
+        form="a path such as /static/",
+    )
+    media_url: str = setting(
+        "Where uploaded files are served; empty serves none.", "/media/", pattern=_SERVED, form="a path such as /media/"
+    )
+    media: str = setting("Folder of uploaded files: a path below shared, or an absolute one.", "media")
+    maintenance_page: str = setting(
+        "Template on the operator's side of the maintenance page; empty is a plain one.", ""
+    )
+
+
+@dataclass(frozen=True)
+class Activation:
+    """How traffic goes over from one release to the next."""
+
+    confirm: int = setting(
+        "Seconds that the host waits for the deployer's word once the new release has the traffic; then it reverts.",
+        60,
+        minimum=1,
+    )
+    drain: int = setting("Seconds that requests may wait for the old release before it is stopped.", 30, minimum=0)
 
 
 @dataclass(frozen=True)
@@ -200,6 +268,7 @@ class Health:
     )
     static: str = setting("One static file to request too, as in the static tag, for instance css/site.css.", "")
     timeout: int = setting("Seconds in which the release must answer.", 60, minimum=1)
+    consecutive: int = setting("Good answers in a row that make it healthy.", 3, minimum=1)
 
 
 @dataclass(frozen=True)
@@ -258,12 +327,19 @@ class Settings:
     output: Literal["auto", "plain", "rich", "json"] = setting(
         "Form of the report; auto is rich on a terminal, else plain.", "auto"
     )
-    manager: Literal["supervisor"] = setting("The process manager.", "supervisor")
+    manager: Literal["supervisor", "systemd"] = setting("The process manager.", "supervisor")
+    slots: Literal["1", "2"] = setting(
+        "2 starts the new release beside the old one; 1 is for hosts low on memory: requests wait while it starts.", "2"
+    )
+    lock_wait: int = setting("Seconds to wait for another deployment to end; 0 refuses at once.", 0, minimum=0)
     git: Git = setting("", Git())
     venv: Venv = setting("", Venv())
     django: Django = setting("", Django())
     gunicorn: Gunicorn = setting("", Gunicorn())
     supervisor: Supervisor = setting("", Supervisor())
+    systemd: Systemd = setting("", Systemd())
+    nginx: Nginx = setting("", Nginx())
+    activation: Activation = setting("", Activation())
     processes: Mapping[str, Process] = setting("Programs beside gunicorn, by name.", {})
     health: Health = setting("", Health())
     ssh: Ssh = setting("", Ssh())

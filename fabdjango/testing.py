@@ -7,6 +7,9 @@ An SSH server inside this process: for the demo, for our tests, and for people w
 It is a stand-in for OpenSSH's sshd, not a recorder: commands really run, as the user who started it, and what they see (a clean
 environment, no terminal unless one was asked for, hang-ups, exit signals) is what sshd would show them. Where the two could
 differ, sshd is right; each place that copies one of its habits says which.
+
+To try what happens when something dies at a certain step, set FABDJANGO_TEST_PAUSE in the operator's environment to before:STEP,
+during:STEP or after:STEP. The host then makes the file ``<root>/run/paused`` there and waits until somebody removes it.
 """
 
 from __future__ import annotations

@@ -8,23 +8,34 @@ are three: over SSH, one that only records, and one that shows what would run.
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import secrets
-import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from fabric import Connection
-from paramiko import AutoAddPolicy, MissingHostKeyPolicy, RejectPolicy, SSHClient, ssh_exception
+from paramiko import ssh_exception
 
-from fabdjango.detached import render_detached, render_follow
+from fabdjango.detached import ended_well, render_detached, render_follow, render_reading
 from fabdjango.escape import Shell, quote
 from fabdjango.exceptions import ConnectError, FabdjangoError, UnknownStateError
-from fabdjango.plan import Phase
-from fabdjango.script import BOOTSTRAP, Event, EventParser, render_script
+from fabdjango.login import connect, target_of
+from fabdjango.plan import Phase, Step
+from fabdjango.script import (
+    AWAITING,
+    PAUSE_VARIABLE,
+    Event,
+    EventParser,
+    bootstrap,
+    render_script,
+    render_settling,
+)
 from fabdjango.settings import Ssh
 
 __all__ = [
@@ -34,13 +45,14 @@ __all__ = [
     "PhaseResult",
     "StepResult",
     "Transport",
-    "connect",
-    "target_of",
 ]
 
+# Its thread would tell the terminal of a broken link, which we tell as what it means.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
 _CHUNK = 32768
-_SSH_PORT = 22
 _KEPT_OUTPUT = 400_000
+_BEAT = 5.0  # seconds; the host takes 20 of silence for our end
 _TAIL_KILLED = 143
 """Status of a follower that somebody ended with TERM; the program it followed goes on."""
 
@@ -68,11 +80,22 @@ class StepResult:
 
 @dataclass
 class PhaseResult:
-    """How a phase went: ``status`` is the script's exit status, or None if the link broke before it was told."""
+    """
+    How a phase went: ``status`` is the script's exit status, or None if the link broke before it was told.
+
+    AWAITING means that the host waits for the deployer's word, for ``awaits``
+    seconds. ``run`` and ``record`` say where a detached activation reports: this
+    phase's own, or with UNDERWAY the one that another deployer left.
+    """
 
     phase: Phase
     status: int | None = None
     steps: list[StepResult] = field(default_factory=list)
+    run: str = ""
+    record: PurePosixPath | None = None
+    awaits: int | None = None
+    heard: Any = field(default=None, repr=False, compare=False)
+    """What a transport needs to read on."""
 
     def step(self, name: str) -> StepResult | None:
         """The result of the step called ``name``, if it began."""
@@ -87,18 +110,39 @@ class PhaseResult:
 Listener = Callable[[Event, StepResult | None], None]
 
 
-def target_of(connection: Connection) -> str:
-    """The host as -H takes it, with the account and, if it is not 22, the port."""
-    return f"{connection.user}@{connection.host}" + ("" if connection.port == _SSH_PORT else f":{connection.port}")
-
-
 class Transport(Protocol):
     """Where a phase can be run."""
 
     host: str
 
     def run(self, phase: Phase, account: Account, listener: Listener) -> PhaseResult:
-        """Run ``phase`` and tell ``listener`` every event as it happens."""
+        """Run ``phase`` and tell ``listener`` every event as it happens; an activation may end as AWAITING."""
+        ...
+
+    def settle(
+        self,
+        result: PhaseResult,
+        decision: Step,
+        then: Phase | None,
+        account: Account,
+        listener: Listener,
+        begin: Callable[[Phase], None] | None = None,
+    ) -> tuple[PhaseResult, PhaseResult | None]:
+        """
+        Give an activation that is AWAITING the deployer's word, follow it to its end, and run ``then`` if it ended with 0.
+
+        All in one session. A ``decision`` that fails came too late, which is no
+        error: the first of the two results has what became of the activation.
+        The second is None if ``then`` did not run. ``begin`` hears of ``then`` before the first of its events.
+        """
+        ...
+
+    def follow(self, record: PurePosixPath, run: str, phase: Phase, listener: Listener) -> PhaseResult:
+        """Hear an activation that another deployer has started, from its beginning until it waits or ends."""
+        ...
+
+    def release(self) -> None:
+        """Let go of the lock that a phase with ``hold`` has won; nothing to do is not an error."""
         ...
 
     def interact(self, command: Shell) -> int:
@@ -111,7 +155,7 @@ class Follower:
 
     def __init__(self, phase: Phase, listener: Listener) -> None:
         self.result = PhaseResult(phase)
-        self._listener = listener
+        self.listener = listener
         self._step: StepResult | None = None
         self._began = 0.0
 
@@ -121,6 +165,9 @@ class Follower:
             self._step = StepResult(event.label, event.text)
             self._began = time.monotonic()
             self.result.steps.append(self._step)
+        elif event.kind == "underway":
+            run, _, folder = event.text.partition(" ")
+            self.result.run, self.result.record = run, PurePosixPath(folder)
         step = self._step
         if step is not None:
             if event.kind == "output" and len(step.output) < _KEPT_OUTPUT:
@@ -129,31 +176,37 @@ class Follower:
                 step.notes.append(event.text)
             elif event.kind == "unchanged":
                 step.unchanged = event.text
+            elif event.kind == "await":
+                self.result.awaits = int(event.text) if event.text.isdigit() else None
             elif event.kind == "end":
                 step.status = int(event.text) if event.text.isdigit() else None
                 step.seconds = time.monotonic() - self._began
                 self._step = None
-        self._listener(event, step)
+        self.listener(event, step)
 
     def say(self, text: str) -> None:
         """A word of our own to whoever listens."""
-        self._listener(Event("note", "", text), None)
+        self.listener(Event("note", "", text), None)
 
 
 class _Conversation:
     """What has been heard of one run, over however many sessions."""
 
-    def __init__(self, parser: EventParser, follower: Follower) -> None:
+    def __init__(self, run: str, follower: Follower) -> None:
+        self.run = run
         self.follower = follower
         self.offset = 0
         self.status: int | None = None
+        self.awaiting = ""
+        """The label of the step that waits for the deployer's word."""
+        self.waited = False
         self.patient = False
-        self._parser = parser
+        self._parser = EventParser(run)
 
     @property
-    def status_or_unknown(self) -> int:
-        """The status that the detached program recorded, or -1."""
-        return -1 if self.status is None else self.status
+    def over(self) -> bool:
+        """Nothing more is to be heard."""
+        return self.status is not None
 
     def receive(self, channel: Any) -> bytes:
         """The next chunk; the first Ctrl-C while a site is switched only says what it would do."""
@@ -188,8 +241,108 @@ class _Conversation:
     def _event(self, event: Event) -> None:
         if event.kind == "exit":
             self.status = int(event.text) if event.text.isdigit() else None
-        else:
-            self.follower.take(event)
+            return
+        if event.kind == "await":
+            self.awaiting = event.label
+        elif event.kind == "end" and event.label == self.awaiting:
+            self.awaiting, self.waited = "", True
+        self.follower.take(event)
+
+
+class _Settlement:
+    """
+    What one session says that settles an activation.
+
+    Our own reports come first and last, and the activation's record between two
+    of them, byte by byte as it stands on the host.
+    """
+
+    def __init__(self, run: str, record: _Conversation, then: Follower | None, begin: Callable[[Phase], None]) -> None:
+        self.then = then
+        self.began = False
+        self.followed = False
+        self._marks = [f"\036{run} {word}\n".encode() for word in ("follow", "followed")]
+        self._record = record
+        self._begin = begin
+        self._parser = EventParser(run)
+        self._rest = b""
+
+    over = False
+
+    def receive(self, channel: Any) -> bytes:
+        """The next chunk; Ctrl-C as while the activation ran."""
+        return self._record.receive(channel)
+
+    def take(self, chunk: bytes) -> None:
+        """Account for bytes that arrived."""
+        data = self._rest + chunk
+        while self._marks:
+            before, found, data = _cut(data, self._marks[0])
+            in_record = len(self._marks) == 1
+            if in_record:
+                self._record.take(before)
+            else:
+                self._hear(before)
+            if not found:
+                self._rest = data
+                return
+            self._marks.pop(0)
+        self.followed, self._rest = True, b""
+        self._hear(data)
+
+    def complain(self, complaint: bytes) -> None:
+        """What the host's shell itself has to say."""
+        self._record.complain(complaint)
+
+    def _hear(self, data: bytes) -> None:
+        for event in self._parser.feed(data):
+            if not self.followed or self.then is None:
+                # The decision: whether it was in time stands in the record.
+                continue
+            if not self.began:
+                self.began = True
+                self._begin(self.then.result.phase)
+            self.then.take(event)
+
+
+def _cut(data: bytes, mark: bytes) -> tuple[bytes, bool, bytes]:
+    """What stands before ``mark``, whether it is there, and the rest; what may be its beginning counts as the rest."""
+    before, found, after = data.partition(mark)
+    if found:
+        return before, True, after
+    keep = next((n for n in range(min(len(mark), len(data)), 0, -1) if data.endswith(mark[:n])), 0)
+    return data[: len(data) - keep], False, data[len(data) - keep :]
+
+
+class _Lease:
+    """
+    The lock of a deployment: a program on the host has it while it hears from us.
+
+    It hears a byte every few seconds, and frees the lock when its session ends or is silent.
+    """
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self._over = threading.Event()
+        threading.Thread(target=self._beat, name="fabdjango-lease", daemon=True).start()
+
+    def _beat(self) -> None:
+        with contextlib.suppress(OSError, EOFError, ssh_exception.SSHException):
+            while not self._over.wait(_BEAT):
+                self._channel.sendall(b".")
+
+    def stop(self) -> None:
+        """Be silent from now on."""
+        self._over.set()
+
+    def end(self) -> None:
+        """Free the lock, and wait a moment until it is free."""
+        self.stop()
+        with contextlib.suppress(OSError, EOFError, ssh_exception.SSHException):
+            self._channel.shutdown_write()
+            self._channel.status_event.wait(_BEAT)
+        with contextlib.suppress(OSError, EOFError, ssh_exception.SSHException):
+            self._channel.close()
 
 
 class FabricTransport:
@@ -200,62 +353,174 @@ class FabricTransport:
         self.host = connection.host
         self._ssh = ssh
         self._may_ask = may_ask
+        self._lease: _Lease | None = None
+        self._leased: set[str] = set()
 
     def run(self, phase: Phase, account: Account, listener: Listener) -> PhaseResult:
         """
         Send the phase's script on standard input and follow its reports to the end.
 
         A phase with a record goes on without us if the link breaks: then we log
-        in again and read on. Ctrl-C during one is held back once.
+        in again and read on, until it waits for our word or has ended. Ctrl-C during one is held back once.
         """
         self.open()
-        run = "R" + secrets.token_hex(8)
-        script = render_script(phase, run=run, owner=account.owner, login=account.login)
-        conversation = _Conversation(EventParser(run), Follower(phase, listener))
-        try:
+        conversation = _Conversation(_new_run(), Follower(phase, listener))
+        script = self._render(phase, account, conversation.run)
+        with self._interruptible(phase):
             if phase.record is None:
-                status = self._converse(script, conversation)
-            else:
-                status = self._converse_detached(script, conversation, _record_folder(phase, account), run)
-        except KeyboardInterrupt:
-            raise _interrupted(self.connection, phase) from None
-        conversation.close()
-        # -1 is paramiko's word for "the other side never said": unknown, not failed.
-        conversation.follower.result.status = None if status == -1 else status
-        return conversation.follower.result
+                status = self._converse(script, conversation, beat=phase.lock is not None)
+                conversation.close()
+                # -1 is paramiko's word for "the other side never said": unknown, not failed.
+                conversation.follower.result.status = None if status == -1 else status
+                return conversation.follower.result
+            folder = _record_folder(phase, account)
+            starter = render_detached(script, run=conversation.run, folder=folder)
+            return self._watch(starter, conversation, folder)
 
-    def _converse(self, script: str, conversation: _Conversation) -> int:
-        """One session: the script goes in, reports come out; its exit status, or -1 if the link broke."""
+    def follow(
+        self,
+        record: PurePosixPath,
+        run: str,
+        phase: Phase,
+        listener: Listener,
+    ) -> PhaseResult:
+        """Hear an activation that another deployer has started; NO_RECORD if the host does not know it."""
+        self.open()
+        conversation = _Conversation(run, Follower(phase, listener))
+        with self._interruptible(phase):
+            return self._watch(render_follow(run=run, folder=record, offset=0), conversation, record)
+
+    def settle(
+        self,
+        result: PhaseResult,
+        decision: Step,
+        then: Phase | None,
+        account: Account,
+        listener: Listener,
+        begin: Callable[[Phase], None] | None = None,
+    ) -> tuple[PhaseResult, PhaseResult | None]:
+        """Tell an activation that waits what we decided, and read on to its end; repeated while the link breaks."""
+        record: _Conversation = result.heard
+        assert result.record is not None  # noqa: S101 - for the type checker; it was AWAITING
+        record.patient, record.follower.listener = True, listener
+        with self._interruptible(result.phase):
+            give_up = 0.0
+            while True:
+                run = _new_run()
+                settlement = _Settlement(
+                    run, record, Follower(then, listener) if then else None, begin or (lambda _: None)
+                )
+                script = render_settling(
+                    None if record.waited else decision,
+                    render_reading(run=record.run, folder=result.record, offset=record.offset),
+                    run=run,
+                    done=ended_well(run=record.run, folder=result.record),
+                    owner=account.owner,
+                    login=account.login,
+                    then=self._render(then, account, run) if then else "",
+                )
+                status = self._converse(script, settlement, beat=True)
+                if settlement.followed or status not in (-1, _TAIL_KILLED):
+                    break
+                give_up = give_up or time.monotonic() + self._ssh.reconnect
+                record.rewind()
+                record.follower.say("the connection broke; the host goes on by itself, and we log in again")
+                if not self._log_in_again(give_up):
+                    break
+        record.close()
+        result.status = record.status
+        if settlement.then is None or not settlement.began:
+            return result, None
+        settlement.then.result.status = None if status == -1 else status
+        return result, settlement.then.result
+
+    def release(self) -> None:
+        """End the program that holds the lock; it also ends with this connection."""
+        lease, self._lease = self._lease, None
+        self._leased.clear()
+        if lease is not None:
+            lease.end()
+
+    def _render(self, phase: Phase, account: Account, run: str) -> str:
+        leased = phase.lock is not None and not phase.hold and phase.lock.token in self._leased
+        pause = os.environ.get(PAUSE_VARIABLE, "")
+        return render_script(phase, run=run, owner=account.owner, login=account.login, leased=leased, pause=pause)
+
+    @contextlib.contextmanager
+    def _interruptible(self, phase: Phase) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.release()
+            raise _interrupted(self.connection, phase) from None
+
+    def _converse(self, script: str, hearer: _Conversation | _Settlement, *, beat: bool = False) -> int:
+        """
+        One session: the script goes in, reports come out; its exit status, or -1 if the link broke.
+
+        It returns early when the script waits for us. With ``beat``, it hears
+        that we live; if the script has said that its steps are over and goes on, the session stays open as the lease.
+        """
         try:
             channel = self.connection.create_session()
         except (OSError, EOFError, ssh_exception.SSHException):
             return -1
-        with contextlib.closing(channel):
+        with contextlib.ExitStack() as stack:
+            stack.callback(channel.close)
             try:
-                channel.exec_command(BOOTSTRAP)
-                channel.sendall(script.encode())
-                channel.shutdown_write()
-                while chunk := conversation.receive(channel):
-                    conversation.take(chunk)
+                text = script.encode()
+                channel.exec_command(bootstrap(text))
+                channel.sendall(text)
+                if beat:
+                    lease = _Lease(channel)
+                    stack.callback(lease.stop)
+                else:
+                    channel.shutdown_write()
+                while not hearer.over and (chunk := hearer.receive(channel)):
+                    hearer.take(chunk)
+                    if isinstance(hearer, _Conversation) and hearer.awaiting:
+                        return AWAITING
+                if isinstance(hearer, _Conversation) and hearer.status is not None:
+                    if beat:
+                        stack.pop_all()
+                        self._keep(lease, hearer.follower.result.phase)
+                    return hearer.status
                 status = channel.recv_exit_status()
             except (OSError, EOFError, ssh_exception.SSHException):
                 status = -1
             # Only stderr of the shell itself comes here: every step's goes with its output.
-            if channel.recv_stderr_ready():
-                conversation.complain(channel.recv_stderr(_CHUNK))
+            with contextlib.suppress(OSError):
+                if channel.recv_stderr_ready():
+                    hearer.complain(channel.recv_stderr(_CHUNK))
         return int(status)
 
-    def _converse_detached(self, script: str, conversation: _Conversation, folder: PurePosixPath, run: str) -> int:
+    def _keep(self, lease: _Lease, phase: Phase) -> None:
+        self.release()
+        self._lease = lease
+        if phase.lock and phase.lock.token:
+            self._leased.add(phase.lock.token)
+
+    def _watch(self, script: str, conversation: _Conversation, folder: PurePosixPath) -> PhaseResult:
+        """A detached program from here to its end, or until it waits for us, over as many sessions as it takes."""
+        result = conversation.follower.result
+        result.run, result.record, result.heard = conversation.run, folder, conversation
         conversation.patient = True
-        status = self._converse(render_detached(script, run=run, folder=folder), conversation)
+        status = self._converse(script, conversation)
         give_up = time.monotonic() + self._ssh.reconnect
-        while conversation.status is None and status in (-1, _TAIL_KILLED) and time.monotonic() < give_up:
+        while not conversation.over and status in (-1, _TAIL_KILLED) and time.monotonic() < give_up:
             conversation.follower.say("the connection broke; the host goes on by itself, and we log in again")
             if not self._log_in_again(give_up):
-                return -1
+                break
             conversation.rewind()
-            status = self._converse(render_follow(run=run, folder=folder, offset=conversation.offset), conversation)
-        return status if conversation.status is None and status != 0 else conversation.status_or_unknown
+            read_on = render_follow(run=conversation.run, folder=folder, offset=conversation.offset)
+            status = self._converse(read_on, conversation)
+        if status == AWAITING:
+            result.status = AWAITING
+            return result
+        conversation.close()
+        # A reader that ended well has read to an end that nobody wrote, if there was no status.
+        result.status = conversation.status if conversation.over or status in (0, -1, _TAIL_KILLED) else status
+        return result
 
     def _log_in_again(self, give_up: float) -> bool:
         while time.monotonic() < give_up:
@@ -300,10 +565,38 @@ class DryTransport:
         self._show(phase)
         return PhaseResult(phase, 0)
 
+    def settle(
+        self,
+        result: PhaseResult,
+        decision: Step,
+        then: Phase | None,
+        account: Account,  # noqa: ARG002 - the protocol's form
+        listener: Listener,  # noqa: ARG002
+        begin: Callable[[Phase], None] | None = None,  # noqa: ARG002
+    ) -> tuple[PhaseResult, PhaseResult | None]:
+        """Show the decision and what would follow it."""
+        self._show(Phase("settle", (decision,)))
+        if then is None:
+            return result, None
+        self._show(then)
+        return result, PhaseResult(then, 0)
+
+    def follow(self, record: PurePosixPath, run: str, phase: Phase, listener: Listener) -> PhaseResult:
+        """Reading a record changes nothing, so it is read."""
+        return self._real.follow(record, run, phase, listener)
+
+    def release(self) -> None:
+        """Pass it on."""
+        self._real.release()
+
     def interact(self, command: Shell) -> int:
         """Print the command."""
         sys.stdout.write(f"would run with a terminal: {command}\n")
         return 0
+
+
+def _new_run() -> str:
+    return "R" + secrets.token_hex(8)
 
 
 def _record_folder(phase: Phase, account: Account) -> PurePosixPath:
@@ -315,12 +608,14 @@ def _record_folder(phase: Phase, account: Account) -> PurePosixPath:
 
 
 def _interrupted(connection: Connection, phase: Phase) -> FabdjangoError:
-    if phase.serving:
+    target = target_of(connection)
+    if phase.serving_from:
         return UnknownStateError(
-            "you stopped watching; the host goes on by itself, and reverts by itself if the release does not answer",
+            "you stopped watching; the host goes on by itself, and reverts by itself if the release does not answer "
+            "or nobody confirms it",
             host=connection.host,
             step=phase.name,
-            cure=f"see what became of it: fab -H {target_of(connection)} status",
+            cure=f"see what became of it: fab -H {target} status\ngo on watching: fab -H {target} deploy --resume",
         )
     return FabdjangoError(
         "interrupted",
@@ -328,182 +623,4 @@ def _interrupted(connection: Connection, phase: Phase) -> FabdjangoError:
         step=phase.name,
         state="nothing that serves was touched",
         cure="deploy again: what is half-done is cleared first",
-    )
-
-
-# --- logging in --------------------------------------------------------------
-
-
-class _AskPolicy(MissingHostKeyPolicy):
-    def __init__(self, known_hosts: str) -> None:
-        self._known_hosts = known_hosts
-
-    def missing_host_key(self, client: SSHClient, hostname: str, key: Any) -> None:
-        sys.stderr.write(
-            f"The host {hostname} is not known. Its {key.get_name()} key is {key.fingerprint}.\nAccept it? [y/N] "
-        )
-        sys.stderr.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            RejectPolicy().missing_host_key(client, hostname, key)
-        _SavePolicy(self._known_hosts).missing_host_key(client, hostname, key)
-
-
-class _SavePolicy(AutoAddPolicy):
-    """Accepts an unknown key and appends it to known_hosts; paramiko's own would rewrite the whole file."""
-
-    def __init__(self, known_hosts: str) -> None:
-        self._known_hosts = known_hosts
-
-    def missing_host_key(self, client: SSHClient, hostname: str, key: Any) -> None:
-        client.get_host_keys().add(hostname, key.get_name(), key)
-        path = Path(self._known_hosts)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with path.open("a", encoding="ascii") as file:
-            file.write(f"{hostname} {key.get_name()} {key.get_base64()}\n")
-
-
-def connect(connection: Connection, ssh: Ssh, *, may_ask: bool = False) -> None:
-    """
-    Log in with host keys checked; jump hosts are checked the same way.
-
-    Raises ConnectError that says what to do for: a name that does not resolve,
-    a port that nobody answers, an unknown or changed host key, a refused key.
-    """
-    host = connection.host
-    files = [Path(ssh.known_hosts).expanduser()] if ssh.known_hosts else [Path("~/.ssh/known_hosts").expanduser()]
-    connections = [connection]
-    # Jump hosts may stand behind jump hosts.
-    while isinstance(connections[0].gateway, Connection):
-        connections.insert(0, connections[0].gateway)
-    for each in connections:
-        _check_host_keys(each.client, ssh, files[0], may_ask=may_ask)
-        if each.connect_timeout is None:
-            each.connect_timeout = ssh.connect_timeout
-        each.connect_kwargs = {"banner_timeout": ssh.connect_timeout, **each.connect_kwargs}
-    try:
-        with _quiet_paramiko():
-            connection.open()
-    except Exception as error:  # noqa: BLE001 - whatever comes up while connecting is reported with its cure
-        raise _connect_error(error, connection, ssh, files[0]) from None
-    transport = connection.transport
-    transport.set_keepalive(ssh.keepalive)
-    _tune(transport.sock, ssh)
-    connection.host = host
-
-
-def _check_host_keys(client: SSHClient, ssh: Ssh, known_hosts: Path, *, may_ask: bool) -> None:
-    # Fabric accepts any key, even a changed one, unless the client is told otherwise before its first use.
-    if ssh.known_hosts:
-        if known_hosts.exists():
-            client.load_system_host_keys(str(known_hosts))
-    else:
-        for path in (Path("/etc/ssh/ssh_known_hosts"), known_hosts):
-            if path.exists():
-                client.load_system_host_keys(str(path))
-    if ssh.host_keys == "accept-new":
-        client.set_missing_host_key_policy(_SavePolicy(str(known_hosts)))
-    elif ssh.host_keys == "ask" and may_ask:
-        client.set_missing_host_key_policy(_AskPolicy(str(known_hosts)))
-    else:
-        client.set_missing_host_key_policy(RejectPolicy())
-
-
-def _tune(sock: Any, ssh: Ssh) -> None:
-    # Through a jump host this is a channel, not a socket.
-    if not isinstance(sock, socket.socket):
-        return
-    with contextlib.suppress(OSError):
-        # paramiko leaves Nagle's algorithm on: 35 ms more for each round trip.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Keepalive alone leaves a dead link hanging while data waits to be acknowledged.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, ssh.keepalive * 2000)
-
-
-@contextlib.contextmanager
-def _quiet_paramiko() -> Iterator[None]:
-    # paramiko's thread logs a traceback of errors that we report in words.
-    import logging
-
-    logger = logging.getLogger("paramiko")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
-def _connect_error(error: Exception, connection: Connection, ssh: Ssh, known_hosts: Path) -> ConnectError:
-    host, port, user = connection.host, connection.port, connection.user
-    name = host if port == _SSH_PORT else f"[{host}]:{port}"
-    flag = "" if port == _SSH_PORT else f"-p {port} "
-    # What is learnt by hand must go into the file that is read here.
-    learn = f"-o UserKnownHostsFile={quote(str(known_hosts))} " if ssh.known_hosts else ""
-    if isinstance(error, ssh_exception.BadHostKeyException):
-        return ConnectError(
-            f"the host key of {name} has changed: another machine, or somebody in between",
-            host=host,
-            output=f"expected {error.expected_key.get_name()} {error.expected_key.fingerprint}\ngot      {error.key.get_name()} {error.key.fingerprint}",
-            cure=f"if the machine was set up anew, forget the old key and look at the new one:\nssh-keygen -f {quote(str(known_hosts))} -R {quote(name)}\nssh {learn}{flag}{user}@{host}",
-        )
-    if isinstance(error, ssh_exception.NoValidConnectionsError) and error.errors:
-        # It stands for one error for each address of the host, and says none of them.
-        error = next(iter(error.errors.values()))
-    text = str(error)
-    if isinstance(error, ssh_exception.SSHException) and "not found in known_hosts" in text:
-        return ConnectError(
-            f"the host key of {name} is not known",
-            host=host,
-            cure=f"connect once by hand and compare the fingerprint: ssh {learn}{flag}{user}@{host}\nor set fabdjango.ssh.host_keys to accept-new or ask",
-        )
-    if isinstance(error, ssh_exception.PasswordRequiredException):
-        return ConnectError(
-            f"the key for {user}@{host} has a passphrase, and no agent holds it",
-            host=host,
-            cure="hand it to an agent: ssh-add FILE\nor be asked: fab --prompt-for-passphrase …",
-        )
-    if isinstance(error, ssh_exception.AuthenticationException) or "No authentication methods" in text:
-        return ConnectError(
-            f"{host} does not let {user} in: no key that was offered is accepted",
-            host=host,
-            cure=f"see whether this works: ssh {flag}{user}@{host}\nchoose the account with -H user@{host} and the key with -i FILE",
-        )
-    if isinstance(error, socket.gaierror):
-        return ConnectError(
-            f"the name {host!r} does not resolve: {error.strerror}",
-            host=host,
-            cure="check the spelling of -H, or the hosts in fabric.yaml",
-        )
-    if isinstance(error, (TimeoutError, socket.timeout)):
-        return ConnectError(
-            f"{host} port {port} does not answer",
-            host=host,
-            cure="is the host up, and does a firewall let you through?",
-        )
-    if "protocol banner" in text or "No existing session" in text:
-        return ConnectError(
-            f"{host} port {port} is open, but no SSH server speaks there",
-            host=host,
-            cure="is the SSH server well, and is the port right?",
-        )
-    if isinstance(error, OSError) and error.filename:
-        return ConnectError(
-            f"cannot read {error.filename}: {error.strerror}",
-            host=host,
-            cure="check the key of -i, and IdentityFile in ssh_config",
-        )
-    if isinstance(error, OSError):
-        reason = error.strerror or text
-        is_refused = isinstance(error, ConnectionRefusedError)
-        return ConnectError(
-            f"cannot connect to {host} port {port}: {reason}",
-            host=host,
-            cure="is the SSH server running there, and is the port right?"
-            if is_refused
-            else "is the host up, and does a firewall let you through?",
-        )
-    return ConnectError(
-        f"cannot connect to {host} port {port}: {text or type(error).__name__}",
-        host=host,
-        cure=f"see whether this works: ssh {flag}{user}@{host}",
     )

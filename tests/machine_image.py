@@ -69,7 +69,7 @@ BARE = (
     *("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "python3"),
     *("ca-certificates", "iproute2", "curl", "procps"),
 )
-PREPARED = (*BARE, "git", "supervisor", "nginx", "python3-venv", "python3-dev", "gcc", "libc6-dev")
+PREPARED = (*BARE, "git", "supervisor", "nginx", "wrk", "python3-venv", "python3-dev", "gcc", "libc6-dev")
 #: bare lacks git and python3-venv on purpose: tests of error messages need to see them missing.
 VARIANTS = {"bare": BARE, "prepared": PREPARED}
 

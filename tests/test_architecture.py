@@ -23,8 +23,8 @@ MODULES = sorted(
 # The rooms of DESIGN.md, and those that have been added since. Everybody may import exceptions.
 _VALUES = {"escape", "plan"}
 _PURE = {"settings", "layout", "facts", "render", "onhost"} | _VALUES
-_DECIDED = _PURE | {"commands", "recipes"}
-_RUNNING = {"configuration", "script", "detached", "transport", "report", "diagnosis"}
+_DECIDED = _PURE | {"commands", "recipes", "switchover"}
+_RUNNING = {"configuration", "locking", "script", "detached", "login", "transport", "report", "diagnosis"}
 ROOMS: dict[str, set[str]] = {
     "exceptions": set(),
     "version": set(),
@@ -39,23 +39,28 @@ ROOMS: dict[str, set[str]] = {
     "render": {"settings", "layout", "escape"},
     "commands": {"commands"} | _PURE,
     "recipes": {"commands"} | _PURE,
-    "script": _VALUES,
+    "switchover": {"commands", "recipes"} | _PURE,
+    "locking": {"onhost"} | _VALUES,
+    "script": {"locking"} | _VALUES,
     "detached": {"escape"},
-    "transport": {"script", "detached", "settings"} | _VALUES,
+    "login": {"escape", "settings"},
+    "transport": {"login", "script", "detached", "settings"} | _VALUES,
     "report": {"script", "transport"} | _VALUES,
     "recording": {"fleet"} | _RUNNING | _DECIDED,
     "fleet": _RUNNING | _DECIDED,
-    "operations": {"fleet"} | _RUNNING | _DECIDED,
+    "operations": {"fleet", "locking"} | _RUNNING | _DECIDED,
+    "programs": {"operations", "fleet"} | _DECIDED,
+    "webserver": {"fleet"} | _DECIDED,
     "session": {"fleet"} | _RUNNING | _DECIDED,
-    "namespaces": {"operations", "session", "fleet", "commands", "settings"},
+    "namespaces": {"operations", "programs", "webserver", "session", "fleet", "commands", "settings"},
     "collection": {"namespaces", "session", "configuration"},
     "testing": {"transport", "recording"},
     "fabdjango": {"collection", "version"},
 }
 # What comes from elsewhere, and in which rooms.
 GUESTS = {
-    "fabric": {"transport", "session"},
-    "paramiko": {"transport"},
+    "fabric": {"login", "transport", "session"},
+    "paramiko": {"login", "transport"},
     "invoke": {"session", "collection", "namespaces", "recording"},
     "jinja2": {"render"},
     "rich": {"report"},
@@ -102,7 +107,7 @@ def test_nothing_points_left(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_guests_stay_in_their_rooms(module: str) -> None:
-    """Only transport.py touches a Connection, and session.py makes it; only render.py knows Jinja2."""
+    """Only login.py and transport.py touch a Connection, and session.py makes it; only render.py knows Jinja2."""
     own = room_of(module)
     tops = {name.split(".")[0] for name in imports(module)} - {"fabdjango"} - sys.stdlib_module_names
     assert sorted(top for top in tops if own not in GUESTS.get(top, set()) and top != "typing_extensions") == []
@@ -209,6 +214,8 @@ def test_builders_read_no_clock_and_no_environment() -> None:
         "plan",
         "commands",
         "recipes",
+        "switchover",
+        "locking",
         "script",
         "detached",
         "diagnosis",

@@ -201,7 +201,7 @@ def test_each_site_has_its_own_settings(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [
         """repository = 'git@example.com:it'"'"'s/blog.git'  (the fabfile, site("blog"))""",
         'gunicorn.bind = 127.0.0.1:8001  (the fabfile, site("shop"))',
-        "gunicorn.bind = 127.0.0.1:8000  (default)",
+        "gunicorn.bind = ''  (default)",
     ]
 
 

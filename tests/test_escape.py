@@ -31,6 +31,9 @@ from fabdjango.escape import (
     env_name,
     esc1,
     esc2,
+    nginx_domain,
+    nginx_name,
+    nginx_value,
     otherwise,
     printable,
     python_literal,
@@ -40,6 +43,9 @@ from fabdjango.escape import (
     sh,
     supervisor_value,
     supervisor_words,
+    systemd_path,
+    systemd_value,
+    systemd_words,
     to_file,
     when,
     with_env,
@@ -475,3 +481,146 @@ def test_a_redactor_learns() -> None:
     assert redactor.hide("it's secret") == "it's secret"
     redactor.add("it's secret")
     assert redactor.hide("it's secret") == "********"
+
+
+# --- nginx --------------------------------------------------------------------------
+
+
+def nginx_reads(text: str) -> list[str]:
+    """The parameters of one directive, by the rules of ngx_conf_read_token: quotes, backslashes, ends and comments."""
+    words: list[str] = []
+    at = 0
+    while at < len(text):
+        char = text[at]
+        if char in " \t\r\n":
+            at += 1
+            continue
+        if char == ";":
+            assert at == len(text) - 1, f"the directive ends before {text[at + 1 :]!r}"
+            return words
+        assert char not in "{}#", f"{char} outside of quotes"
+        quote = char if char in "\"'" else ""
+        at += len(quote)
+        word = ""
+        while text[at] != quote if quote else text[at] not in " \t\r\n;{":
+            if text[at] == "\\":
+                escaped = text[at + 1]
+                word += {"t": "\t", "r": "\r", "n": "\n"}.get(
+                    escaped, escaped if escaped in "\"'\\" else f"\\{escaped}"
+                )
+                at += 2
+            else:
+                word += text[at]
+                at += 1
+        at += len(quote)
+        assert text[at] in " \t\r\n;{)", "nothing may follow a quote"
+        words.append(word)
+    raise AssertionError("the directive has no end")
+
+
+@given(first=texts, second=texts)
+@example(first='a"; } server { #', second="\\")
+@example(first="\\n", second="a\\")
+@example(first="it's {here}", second="/srv/the blog")
+def test_nginx_values(first: str, second: str) -> None:
+    """What is not refused stands in nginx as it was; it neither ends its directive nor begins a variable."""
+    try:
+        line = f"root {nginx_value(first)} {nginx_value(second)};"
+    except RefusedValueError:
+        return
+    assert nginx_reads(line) == ["root", first, second]
+    assert "$" not in line
+
+
+@pytest.mark.parametrize("value", ["$host", "a$", "a\nb", "\0", "x" * 2001])
+def test_values_that_nginx_cannot_carry(value: str) -> None:
+    """A variable cannot be escaped, and a line is a line."""
+    with pytest.raises(RefusedValueError, match=r"^nginx\.media "):
+        nginx_value(value, "nginx.media")
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("blog.example.com", "blog.example.com"),
+        ("Blog.Example.COM", "blog.example.com"),
+        ("*.example.com", "*.example.com"),
+        ("xn--mnchen-3ya.example", "xn--mnchen-3ya.example"),
+        ("localhost", "localhost"),
+        ("192.0.2.1", "192.0.2.1"),
+    ],
+)
+def test_domains(name: str, written: str) -> None:
+    """Names as DNS has them, and a wildcard for the first part."""
+    assert nginx_domain(name) == written
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("münchen.example", "write it as DNS has it: xn--mnchen-3ya.example"),
+        ("_", "for instance www.example.com"),
+        ("", "for instance www.example.com"),
+        ("a b.example.com", "for instance www.example.com"),
+        ("a.example.com; return 200", "for instance www.example.com"),
+        ("www.*.example.com", "for instance www.example.com"),
+        ("~^(.+)$", "for instance www.example.com"),
+        ("-a.example.com", "for instance www.example.com"),
+        ("a..example.com", "for instance www.example.com"),
+        ("$host", "for instance www.example.com"),
+        ("a" * 64 + ".example.com", "for instance www.example.com"),
+    ],
+)
+def test_no_domains(name: str, cure: str) -> None:
+    """The catch-all of others, patterns and what would end the directive are refused."""
+    with pytest.raises(RefusedValueError, match="is not a host name") as caught:
+        nginx_domain(name)
+    assert caught.value.cure == cure
+
+
+@given(one=st.text("ab_m-", min_size=1), two=st.text("ab_m-", min_size=1))
+def test_names_of_two_sites_differ(one: str, two: str) -> None:
+    """Variables of nginx are shared by all its sites, and cannot hold a hyphen."""
+    assert (nginx_name(one) == nginx_name(two)) == (one == two)
+    assert set(nginx_name(one)) <= set("ab_m")
+
+
+# --- systemd -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["/bin/sh", "/srv/blog/run/slot"], "/bin/sh /srv/blog/run/slot"),
+        (["/srv/it's here"], '"/srv/it\'s here"'),
+        (['a "b" \\'], '"a \\"b\\" \\\\"'),
+        (["100%", "$HOME", ""], '100%% "$$HOME" ""'),
+    ],
+)
+def test_systemd_words(words: list[str], text: str) -> None:
+    """Nothing in a word is expanded, and no word becomes two."""
+    assert systemd_words(*words) == text
+
+
+def test_systemd_path() -> None:
+    """A condition takes quotes and spaces as they stand."""
+    assert systemd_path("/srv/it's here/100%") == "/srv/it's here/100%%"
+
+
+@pytest.mark.parametrize("path", ["srv/blog", "/srv/blog ", "/srv/blog\\", "/srv/blog\nExecStartPre=/bin/it"])
+def test_not_a_systemd_path(path: str) -> None:
+    """The end of a line would swallow or strip it, or begin another setting."""
+    with pytest.raises(RefusedValueError):
+        systemd_path(path)
+
+
+def test_systemd_value() -> None:
+    """A value that stands alone begins no specifier."""
+    assert systemd_value("50% of it") == "50%% of it"
+
+
+@pytest.mark.parametrize("value", ["it's", '"it"', "it\\", " it", "it ", "it\nUser=root", "it\0"])
+def test_not_a_systemd_value(value: str) -> None:
+    """Some settings strip quotes and some keep them, and a new line would be a setting of its own."""
+    with pytest.raises(RefusedValueError, match=r"^fabdjango\.systemd\.options\.X holds"):
+        systemd_value(value, "fabdjango.systemd.options.X")

@@ -1,14 +1,18 @@
-"""What is refused before any host is asked."""
+"""What is refused before any host is asked, and the order of what is done there."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from fabdjango import recipes
+from fabdjango import recipes, switchover
 from fabdjango.exceptions import ConfigError
-from tests.conftest import sample_settings
+from fabdjango.facts import DjangoFacts, Reversal
+from fabdjango.plan import Phase, Step
+from fabdjango.recipes import Deployment, Site
+from tests.conftest import LAYOUT, sample_facts, sample_settings, sample_templates
 
 REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
     ({"hooks": {"before_colectstatic": ["ls"]}}, "did you mean before_collectstatic"),
@@ -44,3 +48,209 @@ def test_an_account_is_no_password() -> None:
     """An ssh address names one."""
     recipes.check_settings(sample_settings(repository="ssh://git@example.com:2222/it's/blog.git"))
     recipes.check_settings(sample_settings(repository="git@example.com:it's/blog.git"))
+
+
+# --- the order of steps ----------------------------------------------------------
+
+
+NGINX = {"nginx": {"domains": ["blog.example.com"]}}
+OLD = "6-666666666666"
+HOST: dict[str, Any] = {
+    "current": OLD,
+    "live_slot": "a",
+    "slots": {"a": OLD},
+    "releases": {OLD: {"commit": "6" * 40, "asked": {"path": "/it's old"}}},
+    "highest": 6,
+}
+
+
+def site(values: dict[str, Any]) -> Site:
+    """A site as the operator's side knows it."""
+    return Site(
+        sample_settings(root="/srv/it's here", **values), LAYOUT, sample_templates(), "it's web1", holder="it's me"
+    )
+
+
+def deployment(values: dict[str, Any] | None = None, **facts: Any) -> Deployment:
+    """A deployment to a host on which a release serves, in slot a."""
+    return recipes.deployment(site(values or {}), sample_facts(**{**HOST, **facts}), "main")
+
+
+def names(steps: tuple[Step, ...]) -> list[str]:
+    """What the steps are called."""
+    return [step.name for step in steps]
+
+
+BEFORE = ["still", "migrate", "slots", "configure"]
+AFTER = ["await", "journal"]
+
+
+@pytest.mark.parametrize(
+    ("values", "steps"),
+    [
+        # A socket in the file system: the switch alone brings the traffic.
+        (NGINX, ["slot", "start", "health", "arm", "switch", "answer", *AFTER, "drain", "stop-old", "empty-slot"]),
+        # A held socket: the slot starts again to take from it, and there is no queue of its own to drain.
+        (
+            {},
+            ["slot", "start", "health", "arm", "switch", "open", "opened", "answer", *AFTER, "stop-old", "empty-slot"],
+        ),
+        # One slot: requests wait in the held socket from close to open.
+        (
+            {"slots": "1"},
+            ["arm", "close", "stop-old", "slot", "start", "health", "switch", "open", "opened", "answer", *AFTER],
+        ),
+        (
+            {"slots": "1", "manager": "systemd", **NGINX},
+            [
+                *("arm", "close", "stop-old", "slot", "start", "health", "switch", "open", "opened", "answer"),
+                # Units that the settings may no longer name are looked for.
+                "processes",
+                *AFTER,
+            ],
+        ),
+    ],
+    ids=["behind nginx", "held", "one slot", "one slot behind nginx"],
+)
+def test_the_order_of_an_activation(values: dict[str, Any], steps: list[str]) -> None:
+    """Nothing that serves is touched before the record is written; from the journal on there is no way back."""
+    phase = switchover.activate(deployment(values, systemd=True), recipes.ANY_MIGRATION)
+    assert names(phase.steps) == [*BEFORE, *steps, "forget"]
+    assert (phase.undo_from, phase.serving_from, phase.kept_from) == ("configure", "arm", "journal")
+    assert phase.record == LAYOUT.run / "activations", "it outlives its session"
+
+
+def test_the_other_slot_is_taken() -> None:
+    """Beside the one that serves; on an empty host it is a; with one slot there is no other."""
+    assert (deployment().slot, deployment().old_slot) == ("b", "a")
+    assert (deployment(live_slot="b").slot, deployment(live_slot="b").old_slot) == ("a", "b")
+    first = deployment(current="", live_slot="", slots={}, releases={})
+    assert (first.slot, first.old_slot) == ("a", "")
+    only = deployment({"slots": "1"})
+    assert (only.slot, only.old_slot) == ("a", "")
+
+
+def test_both_releases_may_answer_at_a_held_socket() -> None:
+    """Until the old one stops; behind nginx only the new one may."""
+    held, linked = (switchover.activate(deployment(values), recipes.ANY_MIGRATION) for values in ({}, NGINX))
+    assert next(step for step in held.steps if step.name == "answer").parameters["also"] == (OLD,)
+    assert next(step for step in linked.steps if step.name == "answer").parameters["also"] == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "facts", "undo"),
+    [
+        (
+            NGINX,
+            {},
+            ["log", "revert", "switch-back", "drain-new", "stop-new", "empty-slot", "configure-back", "health-back"],
+        ),
+        ({}, {}, ["log", "revert", "switch-back", "stop-new", "empty-slot", "configure-back", "health-back"]),
+        (
+            {"slots": "1"},
+            {},
+            ["log", "revert", "slot-back", "switch-back", "start-back", "configure-back", "health-back"],
+        ),
+        (
+            NGINX,
+            {"current": "", "live_slot": "", "slots": {}, "releases": {}},
+            ["log", "revert", "switch-back", "drain-new", "stop-new", "empty-slot", "configure-back"],
+        ),
+    ],
+    ids=["behind nginx", "held", "one slot", "first deploy"],
+)
+def test_the_way_back(values: dict[str, Any], facts: dict[str, Any], undo: list[str]) -> None:
+    """First nobody can confirm any more, then the traffic goes back, then the new release goes, and the old one is asked as it wants."""
+    phase = switchover.activate(deployment(values, **facts), recipes.ANY_MIGRATION)
+    assert names(phase.undo) == [*undo, "journal", "forget"]
+    asked = [step for step in phase.undo if step.name == "health-back"]
+    assert [step.parameters["path"] for step in asked] == ["/it's old"] * len(asked)
+    for step in phase.undo:
+        if step.name in ("switch-back", "drain-new", "slot-back", "start-back", "health-back"):
+            assert "activation.reverting' ] || unchanged 'the switch had not begun'" in step.body, step.name
+
+
+def test_the_record_says_the_way_back() -> None:
+    """Whoever finds it needs nothing else: release, slot and the manager's files as they were."""
+    plan = deployment(NGINX)
+    (conf,) = plan.manager.files
+    plan = deployment(NGINX, managed={str(conf.path): {"text": "; Managed by fabdjango: it's old\n"}})
+    arm = next(step for step in switchover.activate(plan, recipes.ANY_MIGRATION).steps if step.name == "arm")
+    assert json.loads(arm.puts[0].content) == {
+        "event": "deploy",
+        "release": "7-0123456789ab",
+        "commit": plan.sha,
+        "from": OLD,
+        "by": "it's me",
+        "slot": "b",
+        "from_slot": "a",
+        "files": {str(conf.path): "; Managed by fabdjango: it's old\n"},
+        "reversed": False,
+    }
+
+
+# --- what a dead activation left ----------------------------------------------------
+
+
+def recovery(state: str, **record: Any) -> Phase:
+    """The phase that ends an activation from slot a to b, as the next deployment finds it."""
+    plan = deployment(NGINX)
+    arm = next(step for step in switchover.activate(plan, recipes.ANY_MIGRATION).steps if step.name == "arm")
+    found = {**json.loads(arm.puts[0].content), **record, "state": state}
+    host = {
+        **HOST,
+        "current": "7-0123456789ab",
+        "live_slot": "b",
+        "releases": {**HOST["releases"], "7-0123456789ab": {}},
+    }
+    return switchover.recover(site(NGINX), sample_facts(**host, activation=found))
+
+
+@pytest.mark.parametrize("state", ["armed", "reverting"])
+def test_an_activation_that_was_not_confirmed_is_undone(state: str) -> None:
+    """Whatever current says by now, the record names what is put back; a file that was not there goes."""
+    phase = recovery(state)
+    undo = names(switchover.activate(deployment(NGINX), recipes.ANY_MIGRATION).undo)
+    assert names(phase.steps) == ["slots-again", "supervisor", *undo]
+    by_name = {step.name: step for step in phase.steps}
+    assert by_name["switch-back"].title == f"current is releases/{OLD}, in slot a"
+    assert by_name["stop-new"].title == "stop blog-web-b"
+    assert by_name["configure-back"].body.splitlines()[0] == "rm -f -- /etc/supervisor/conf.d/blog.conf"
+    assert phase.lock
+
+
+def test_an_activation_that_was_confirmed_is_finished() -> None:
+    """Its release serves and is in the journal; the old slot is left to finish, stopped and emptied."""
+    phase = recovery("confirmed")
+    assert names(phase.steps) == ["slots-again", "journal", "drain", "stop-old", "empty-slot", "forget"]
+    assert '"release": "7-0123456789ab", "result": "serves"' in phase.steps[1].body
+    assert phase.steps[3].title == "stop blog-web-a"
+
+
+def test_an_activation_that_died_before_the_switch_is_cleared() -> None:
+    """It left no record: what it started in the idle slot goes, and nothing else is touched."""
+    facts = sample_facts(live_slot="a", slots={"a": OLD, "b": "7-0123456789ab"}, current=OLD)
+    assert facts.left_behind
+    phase = switchover.recover(deployment(NGINX).site, facts)
+    assert names(phase.steps) == ["slots-again", "stop-old", "empty-slot"]
+    assert phase.steps[1].title == "stop blog-web-b"
+
+
+def test_an_early_reversal_is_written_down_first() -> None:
+    """Migrations that the older release cannot live with are reversed before it starts, and applied again on the way back."""
+    backwards = switchover.Backwards(("posts.0001",), (Reversal("posts", "0002", unsafe=("posts.0002: breaks it",)),))
+    phase = switchover.activate(deployment(NGINX), DjangoFacts(), "rollback", backwards)
+    steps = names(phase.steps)
+    assert steps.index("arm") < steps.index("reverse") < steps.index("start")
+    assert (names(phase.undo)[0], phase.undo_from, phase.serving_from) == ("migrate-back", "arm", "arm")
+    late = switchover.Backwards(("posts.0001",), (Reversal("posts", "0002"),))
+    steps = names(switchover.activate(deployment(NGINX), DjangoFacts(), "rollback", late).steps)
+    assert steps.index("await") < steps.index("stop-old") < steps.index("reverse")
+
+
+def test_what_was_there_before_is_written_again() -> None:
+    """The manager's file comes from the record."""
+    text = "; Managed by fabdjango: it's old\n"
+    phase = recovery("armed", files={"/etc/supervisor/conf.d/blog.conf": text})
+    (put,) = next(step for step in phase.steps if step.name == "configure-back").puts
+    assert put.content == text

@@ -12,21 +12,22 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fabdjango.escape import quote, raw, sh
-from fabdjango.plan import Phase, Put, Step
+from fabdjango.plan import Lock, Phase, Put, Step
 from fabdjango.script import (
-    BOOTSTRAP,
     FAILED,
     LOCKED,
     REVERT_FAILED,
     REVERTED,
     Event,
     EventParser,
+    bootstrap,
     render_body,
     render_put,
     render_script,
@@ -54,12 +55,14 @@ class Host:
         self.folder.mkdir()
         self.environ = {"PATH": path, "HOME": str(folder)}
 
-    def begin(self, script: bytes) -> subprocess.Popen[bytes]:
-        """A session that has sent ``script``."""
+    def begin(
+        self, script: bytes, *, out: IO[bytes] | int = subprocess.PIPE, keep: bool = False
+    ) -> subprocess.Popen[bytes]:
+        """A session that has sent ``script``; with ``keep``, its standard input stays open."""
         process = subprocess.Popen(
-            ["/bin/sh", "-c", BOOTSTRAP],
+            ["/bin/sh", "-c", bootstrap(script)],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=out,
             stderr=subprocess.STDOUT,
             cwd=self.folder,
             env=self.environ,
@@ -67,6 +70,9 @@ class Host:
         )
         assert process.stdin is not None
         process.stdin.write(script)
+        if keep:
+            process.stdin.flush()
+            return process
         process.stdin.close()
         process.stdin = None
         return process
@@ -194,9 +200,8 @@ def test_a_program_runs_after_the_shell_of_its_step(host: Host) -> None:
 def phase_with_undo(*bodies: str, serving: bool, undo: tuple[str, str] = ("echo a", "echo b")) -> Phase:
     """Steps 0, 1, 2 of which 1 and later are undone."""
     steps = tuple(step(f"step{number}", body) for number, body in enumerate(bodies))
-    return Phase(
-        "phase", steps, undo=(step("back0", undo[0]), step("back1", undo[1])), undo_from="step1", serving=serving
-    )
+    back = (step("back0", undo[0]), step("back1", undo[1]))
+    return Phase("phase", steps, undo=back, undo_from="step1", serving_from="step1" if serving else "")
 
 
 @pytest.mark.parametrize("serving", [False, True])
@@ -239,6 +244,22 @@ def test_an_undo_goes_on_after_a_failure(host: Host, code: int, *, serving: bool
     ]
 
 
+def test_what_is_written_down_for_good() -> None:
+    """From the step that touches the site on, and on the way back, the record is on the disk before a step begins."""
+    steps = tuple(Step(name, name, sh("true")) for name in ("it's", "arm", "switch"))
+    phase = Phase("phase", steps, undo=(Step("back", "back"),), serving_from="arm", record=PurePosixPath("/srv/it's"))
+    lines = render_script(phase, run=RUN).splitlines()
+    durable = [lines[at - 1] for at, line in enumerate(lines) if line.endswith('sync -- "$record"')]
+    assert durable == ["report begin u0 back", "report begin 1 arm", "report begin 2 switch"]
+
+
+@pytest.mark.parametrize("field", ["serving_from", "kept_from"])
+def test_an_unknown_level(field: str) -> None:
+    """A plan that names a step that it does not have is a bug, found before anything runs."""
+    with pytest.raises(ValueError, match="not in list"):
+        render_script(Phase("phase", (step("one"),), **{field: "it's"}), run=RUN)  # type: ignore[arg-type]
+
+
 def test_without_undo_from_everything_is_undone(host: Host) -> None:
     """An empty undo_from is the first step."""
     status, events = host.run(Phase("phase", (step("one", "false"),), undo=(step("back", 'echo "it\'s back"'),)))
@@ -269,12 +290,12 @@ def test_a_script_that_was_cut_does_nothing(tmp_path: Path) -> None:
     # The prelude is of no interest byte by byte, and the end mark is told by its last byte.
     start = script.index(b"report begin")
     cuts = [*range(0, start, 97), *range(start, len(script))]
-    shell = 'for cut in $CUTS; do head -c "$cut" script | sh -c "$BOOT" >>out 2>&1; [ ! -e done ] || { echo "$cut"; exit 1; }; done'
+    shell = 'for cut in $CUTS; do head -c "$cut" script | sh -c "$BOOT" sh "$SIZE" >>out 2>&1; [ ! -e done ] || { echo "$cut"; exit 1; }; done'
     (host.folder / "script").write_bytes(script)
     boot = subprocess.run(
-        ["/bin/sh", "-c", f'set -- {BOOTSTRAP}; printf %s "$3"'], capture_output=True, check=True
+        ["/bin/sh", "-c", f'set -- {bootstrap(script)}; printf %s "$3"'], capture_output=True, check=True
     ).stdout
-    environ = {**host.environ, "CUTS": " ".join(map(str, cuts)), "BOOT": boot.decode()}
+    environ = {**host.environ, "CUTS": " ".join(map(str, cuts)), "BOOT": boot.decode(), "SIZE": str(len(script))}
     done = subprocess.run(["/bin/sh", "-c", shell], env=environ, cwd=host.folder, capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert b"\036" not in (host.folder / "out").read_bytes()
@@ -496,8 +517,8 @@ def test_what_a_reader_sees_of_a_step() -> None:
 
 def locked(host: Host, *bodies: str, holder: str = "ada's laptop $(id)") -> Phase:
     """A phase that holds the lock of the site in the host's folder."""
-    lock = PurePosixPath(host.folder / "site" / "run" / "lock")
-    return Phase("phase", (step("one", *bodies),), lock=lock, holder=holder)
+    run = PurePosixPath(host.folder / "site" / "run")
+    return Phase("phase", (step("one", *bodies),), lock=Lock(run / "lock", run / "steps.lock", holder, "T1"))
 
 
 def wait_for(path: Path) -> None:
@@ -510,14 +531,14 @@ def wait_for(path: Path) -> None:
 
 def test_the_lock_belongs_to_one(host: Host) -> None:
     """A second run is told who has it and since when, and does nothing; it is free when the first has ended."""
-    first = host.begin(render_script(locked(host, "touch 'it has begun'; cat <fifo"), run=RUN).encode())
+    first = host.begin(render_script(locked(host, "touch 'it has begun'; cat <fifo"), run=RUN).encode(), keep=True)
     os.mkfifo(host.folder / "fifo")
     wait_for(host.folder / "it has begun")
     status, events = host.run(locked(host, "touch never"))
     assert status == LOCKED
     assert [event.kind for event in events] == ["begin", "output", "end"]
     assert events[0] == Event("begin", "lock", "lock")
-    assert events[1].text.startswith("ada's laptop $(id), since 20")
+    assert events[1].text.startswith("ada's laptop $(id), phase, since 20")
     assert events[2] == Event("end", "lock", "1")
     assert not (host.folder / "never").exists()
     (host.folder / "fifo").write_text("")
@@ -534,7 +555,7 @@ def test_a_killed_run_leaves_no_lock(host: Host) -> None:
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate(timeout=10)
     assert host.run(locked(host, ":", holder="it's me"))[0] == 0
-    assert (host.folder / "site/run/lock").read_text().startswith("it's me, since 20")
+    assert (host.folder / "site/run/lock").read_text().startswith("it's me, phase, since 20")
 
 
 @AS_ROOT
@@ -604,7 +625,7 @@ def test_steps_of_another_account(shared: Host) -> None:
 @AS_ROOT
 def test_a_failing_step_of_another_account(shared: Host) -> None:
     """Its status is the step's, and the undo runs as the same account."""
-    phase = Phase("phase", (step("one", "echo 'a b'", "exit 6"),), undo=(step("back", "id -un"),), serving=True)
+    phase = Phase("phase", (step("one", "echo 'a b'", "exit 6"),), undo=(step("back", "id -un"),), serving_from="one")
     status, events = shared.run(phase, owner="nobody", login="root")
     assert (status, told(events)[1:]) == (
         REVERTED,
@@ -634,18 +655,18 @@ def test_how_somebody_becomes_another() -> None:
     """Root by su, others by sudo without a password; the text travels on standard input either way."""
     phase = Phase("phase", (Step("one", "one", sh("echo", "it's")),))
     as_root = render_script(phase, run=RUN, owner="ada", login="root").splitlines()
-    assert "su -s /bin/sh ada -c 'eval \"$(cat)\"' 2>&1 <<'R0123456789abcdef_AS'" in as_root
+    assert "su -s /bin/sh ada -c 'eval \"$(cat)\"' 2>&1 8<&- <<'R0123456789abcdef_AS'" in as_root
     by_sudo = render_script(phase, run=RUN, owner="ada", login="bob").splitlines()
-    assert "sudo -n -H -u ada -- sh -c 'eval \"$(cat)\"' 2>&1 <<'R0123456789abcdef_AS'" in by_sudo
+    assert "sudo -n -H -u ada -- sh -c 'eval \"$(cat)\"' 2>&1 8<&- <<'R0123456789abcdef_AS'" in by_sudo
     as_self = render_script(phase, run=RUN, owner="ada", login="ada").splitlines()
     assert as_self[-9:] == [
         "set -e",
         "echo 'it'\"'\"'s'",
-        ") </dev/null 2>&1",
+        ") </dev/null 2>&1 8<&-",
         "rc=$?",
         "report end 0 $rc",
-        "[ $rc = 0 ] || exit 90",
-        "exit 0",
+        "[ $rc = 0 ] || leave 90",
+        'leave "${kept:-0}"',
         "}",
         "#end of script",
     ]

@@ -20,7 +20,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from supervisor.options import UnhosedConfigParser  # type: ignore[import-untyped]
 
-from fabdjango import recipes
+from fabdjango import recipes, switchover
+from fabdjango.commands import django
 from fabdjango.configuration import Layer, Resolved, environment_layer, resolve
 from fabdjango.escape import Secret
 from fabdjango.exceptions import ConfigError, FabdjangoError
@@ -276,7 +277,7 @@ QUOTE_IT = "text (quote it, if YAML takes it for something else)"
         ("venv.no_index", [], "true or false"),
         ("venv.installer", "it's", "one of auto, uv, pip"),
         ("venv.installer", ["uv"], "one of auto, uv, pip"),
-        ("health.https", 1, "one of auto, yes, no"),
+        ("health.https", "maybe", "one of auto, yes, no"),
         ("shared", {"it's": 1}, "a list"),
         ("shared", True, "a list"),
         ("shared", 1.5, "a list"),
@@ -471,7 +472,7 @@ def test_every_setting_is_described() -> None:
     """One sentence each, as the README's table shows it, and a default of the form that it asks for."""
     for row in setting_rows():
         assert row.help.endswith("."), row.key
-        assert row.help[0].isupper() or row.help[0].islower(), row.key
+        assert row.help[0].isalnum(), row.key
     defaults = {row.key: row.default for row in setting_rows() if not row.required and "*" not in row.key}
     layer: dict[str, Any] = {}
     for key, value in defaults.items():
@@ -617,7 +618,7 @@ def planned(folder: Path, values: Mapping[str, Any], **facts: Any) -> Planned:
     survey = recipes.survey(site, own.branch)
     found = sample_facts(root=str(layout.root), **{"home": str(folder), **facts})
     plan = recipes.deployment(site, found, own.branch)
-    phases = (survey, recipes.prepare(plan), recipes.activate(plan, ANY_MIGRATION), recipes.tidy(plan))
+    phases = (survey, recipes.prepare(plan), switchover.activate(plan, ANY_MIGRATION), recipes.tidy(plan))
     return Planned(workshop, plan, phases)
 
 
@@ -656,13 +657,22 @@ def requested(it: Planned, key: str) -> str:
 def supervised(it: Planned) -> list[str]:
     """The folders of programs and logs that supervisor reads, from both kinds of supervisord."""
     parser = UnhosedConfigParser()
-    parser.read_string(it.plan.program_file.content)
-    command = parser.saneget("program:blog-web", "command", expansions={})
-    log = parser.saneget("program:blog-web", "stdout_logfile", expansions={})
-    assert log == str(it.plan.layout.logs / "blog-web.log")
-    shell, script = shlex.split(command)
-    assert (shell, script) == ("/bin/sh", str(it.plan.layout.current / ".fabdjango" / "web"))
-    return [str(PurePosixPath(script).parent.parent.parent)]
+    parser.read_string(it.plan.manager.files[0].content)
+    ours = {"process_num": ord("b")}
+    command = parser.saneget("fcgi-program:blog-web-8000", "command", expansions=ours)
+    log = parser.saneget("fcgi-program:blog-web-8000", "stdout_logfile", expansions=ours)
+    assert log == str(it.plan.layout.logs / "blog-web-b.log")
+    shell, script, *rest = shlex.split(command)
+    assert (shell, script, rest) == ("/bin/sh", str(it.plan.layout.slot_starter), ["b", "0"])
+    return [str(PurePosixPath(script).parent.parent)]
+
+
+def in_unit(it: Planned, name: str) -> list[str]:
+    """The value of a line in every unit of the site that runs a program, as systemd takes it: %% is a %."""
+    texts = [put.content for put in it.plan.manager.files if "\nUser=" in put.content]
+    lines = [line for text in texts for line in text.split("\n") if line.startswith(f"{name}=")]
+    assert len(lines) == len(texts)
+    return [line.partition("=")[2].replace("%%", "%") for line in lines]
 
 
 def rooted(it: Planned) -> str:
@@ -694,6 +704,11 @@ class Case:
 def uv_words(it: Planned) -> list[str]:
     """All words of all runs of the installer."""
     return [word for call in it.installed() for word in call.words]
+
+
+def is_text(row: Any) -> bool:
+    """True for a setting that holds text in some way."""
+    return row.kind is str or "[str" in str(row.kind) or "Mapping" in str(row.kind)
 
 
 # Every setting that is text, a list or a mapping of text. None: it is not for the host, and checked elsewhere.
@@ -743,12 +758,14 @@ ARRIVALS: dict[str, Case | None] = {
     "django.manage": Case(
         lambda it: str(
             PurePosixPath(it.started("web").directory).relative_to(it.plan.path)
-            / it.workshop.call(it.step("migrate").body.partition("\n")[2]).words[-3]
+            / it.workshop.call(django.manage(it.settings, it.plan.path, "check").body.partition("\n")[2]).words[-2]
         ),
         dress=lambda value: f"{value}/manage.py",
     ),
+    # Compared with names of migrations, and sent nowhere.
+    "django.allow_migrations": None,
     "gunicorn.app": Case(lambda it: it.configured()["wsgi_app"]),
-    "gunicorn.bind": Case(lambda it: it.configured()["bind"], dress=lambda value: f"unix:/run/{value}"),
+    "gunicorn.bind": Case(lambda it: it.step("answer").parameters["bind"], dress=lambda value: f"unix:/run/{value}"),
     "gunicorn.workers": Case(lambda it: str(it.configured()["workers"])),
     "gunicorn.worker_class": Case(lambda it: it.configured()["worker_class"]),
     "gunicorn.options": Case(
@@ -757,6 +774,14 @@ ARRIVALS: dict[str, Case | None] = {
     ),
     "processes": None,
     "processes.*.command": Case(lambda it: it.started("process-it").words[-1]),
+    "systemd.options": Case(
+        lambda it: {"MemoryMax": in_unit(it, "MemoryMax")[0]},
+        dress=lambda value: {"MemoryMax": value},
+        facts={"systemd": True},
+        more={"manager": "systemd"},
+    ),
+    # Their encoders are held to nginx's grammar in tests/test_escape.py, its file in tests/commands/test_nginx.py.
+    **dict.fromkeys(row.key for row in setting_rows() if row.key.startswith("nginx.") and is_text(row)),
     "health.path": Case(lambda it: requested(it, "path"), dress=lambda value: f"/{value}"),
     "health.text": Case(lambda it: it.step("health").parameters["text"]),
     "health.host": Case(lambda it: requested(it, "host")),
@@ -765,14 +790,9 @@ ARRIVALS: dict[str, Case | None] = {
 }
 
 
-def is_text(row: Any) -> bool:
-    """True for a setting that holds text in some way."""
-    return row.kind is str or "[str" in str(row.kind) or "Mapping" in str(row.kind)
-
-
 def test_every_setting_of_text_is_here() -> None:
     """A new setting says where it arrives."""
-    assert [row.key for row in setting_rows() if is_text(row)] == list(ARRIVALS)
+    assert {row.key for row in setting_rows() if is_text(row)} == ARRIVALS.keys()
 
 
 def assert_arrives(key: str, value: Any, folder: Path) -> str:
@@ -786,6 +806,7 @@ def assert_arrives(key: str, value: Any, folder: Path) -> str:
     value = case.dress([value, "it's"] if is_list and key not in STRICT_LISTS else [value] if is_list else value)
     layer: dict[str, Any] = {}
     merge(layer, nested(key.replace("*", "it"), value))
+    merge(layer, case.more)
     try:
         it = planned(folder, layer, **case.facts)
     except FabdjangoError:

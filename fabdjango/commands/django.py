@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 from fabdjango import onhost
@@ -18,7 +19,9 @@ __all__ = [
     "manage",
     "manage_words",
     "migrate",
+    "plan_reversal",
     "put_settings",
+    "reverse",
     "start",
 ]
 
@@ -78,10 +81,106 @@ def need_release(release_path: PurePosixPath) -> Shell:
     )
 
 
-def migrate(settings: Settings, release_path: PurePosixPath) -> Step:
-    """Apply the migrations of a release."""
-    step = manage(settings, release_path, "migrate --noinput", name="migrate")
-    return Step(step.name, "apply migrations", step.body, cure="see what was applied: fab … django.migrations")
+def migrate(
+    settings: Settings,
+    layout: Layout,
+    release_path: PurePosixPath,
+    expected: Iterable[str] | None,
+    entry: Mapping[str, object],
+) -> Step:
+    """
+    Apply the migrations of a release under a lock of the database, and write down those that were applied in fact.
+
+    ``expected`` is the plan that was shown, as app.name; one more than these
+    stops it before anything is applied (None: any). ``entry`` is what the
+    journal says besides the time, the result and the migrations.
+    """
+    return _migrations(
+        settings,
+        layout,
+        release_path,
+        "apply migrations",
+        {"action": "migrate", "expected": None if expected is None else sorted(expected), "target_known": []},
+        entry,
+        name="migrate",
+    )
+
+
+def reverse(
+    settings: Settings,
+    layout: Layout,
+    release_path: PurePosixPath,
+    target_known: Iterable[str],
+    expected: Iterable[str] | None,
+    entry: Mapping[str, object],
+) -> Step:
+    """
+    Reverse what an older release lacks, from the newer one at ``release_path``, which alone knows how.
+
+    ``target_known`` is the older release's DjangoFacts.known. It is looked at
+    once more whether data would be lost; then, or if more is to be reversed
+    than ``expected``, the database stays as it is.
+    """
+    return _migrations(
+        settings,
+        layout,
+        release_path,
+        "reverse migrations",
+        {
+            "action": "reverse",
+            "expected": None if expected is None else sorted(expected),
+            "target_known": sorted(target_known),
+        },
+        entry,
+        name="reverse",
+    )
+
+
+def _migrations(
+    settings: Settings,
+    layout: Layout,
+    release_path: PurePosixPath,
+    title: str,
+    parameters: Mapping[str, object],
+    entry: Mapping[str, object],
+    *,
+    name: str,
+) -> Step:
+    return Step(
+        name,
+        title,
+        need_release(release_path),
+        program=onhost.source("migrate"),
+        interpreter=_python(settings, release_path),
+        parameters={
+            **parameters,
+            "project": settings.project,
+            "by": str(entry.get("by", "")),
+            "lock_timeout": settings.django.lock_timeout,
+            "lock_file": str(layout.run / "migrate.lock"),
+            "mark": str(layout.run / "migrate.json"),
+            "journal": str(layout.journal),
+            "entry": dict(entry),
+        },
+        cure="see what is applied: fab … django.migrations; then deploy again",
+    )
+
+
+def plan_reversal(settings: Settings, release_path: PurePosixPath, target_known: Iterable[str]) -> Step:
+    """What going back to an older release would do to the database, seen from the newer one; for read_reversal."""
+    return Step(
+        "plan-reversal",
+        "see whether migrations can be reversed",
+        need_release(release_path),
+        program=onhost.source("reverse_plan"),
+        interpreter=_python(settings, release_path),
+        parameters={"target_known": sorted(target_known)},
+        capture=True,
+    )
+
+
+def _python(settings: Settings, release_path: PurePosixPath) -> Shell:
+    return raw(f"timeout -k 10 {settings.django.timeout} {in_release(release_path)} python")
 
 
 def put_settings(layout: Layout, env_text: str | None, local_settings: str | None) -> Step:
@@ -108,7 +207,7 @@ def start(
         "check",
         "check, migration plan and static files",
         program=onhost.source("django_start"),
-        interpreter=raw(f"timeout -k 10 {settings.django.timeout} {in_release(release_path)} python"),
+        interpreter=_python(settings, release_path),
         parameters={
             "check": settings.django.check,
             "deploy": settings.django.check_deploy,

@@ -106,6 +106,8 @@ def _fetch(settings: Settings, layout: Layout) -> Shell:
             raw(f"--git-dir={quote_path(layout.mirror)}"),
             # In the background it would go on after our lock is gone.
             "-c", "gc.autoDetach=false", "-c", "maintenance.autoDetach=false",
+            # By default git syncs neither loose objects nor refs: after a power cut they are there and empty.
+            "-c", "core.fsync=all",
             "fetch", "--quiet", "--force", "--prune", "--no-recurse-submodules", "--", _url(settings), *_BRANCHES_AND_TAGS,
         ),
         raw(f'[ "$before" != "$({git} for-each-ref)" ] || unchanged "nothing new"'),

@@ -14,7 +14,18 @@ from fabdjango.plan import Put, Step
 from fabdjango.render import Templates
 from fabdjango.settings import Settings
 
-__all__ = ["app_of", "bind_of", "check", "check_options", "configure", "run", "start_words", "status"]
+__all__ = [
+    "app_of",
+    "bind_of",
+    "check",
+    "check_options",
+    "configure",
+    "held",
+    "run",
+    "start_words",
+    "status",
+    "workers_of",
+]
 
 
 def app_of(settings: Settings, settings_module: str) -> str:
@@ -30,21 +41,43 @@ def app_of(settings: Settings, settings_module: str) -> str:
 
 
 def bind_of(settings: Settings, layout: Layout) -> str:
-    """host:port or unix:/path."""
-    bind = settings.gunicorn.bind.replace("{run}", str(layout.run)).replace("{project}", settings.project)
+    """Where the site is asked from outside: host:port or unix:/path."""
+    # A socket that is held cannot stand where the link to the live slot is.
+    path = "unix:{run}/current.sock" if settings.slots == "2" else "unix:{run}/site.sock"
+    bind = settings.gunicorn.bind or (path if settings.nginx.domains else "127.0.0.1:8000")
+    bind = bind.replace("{run}", str(layout.run)).replace("{project}", settings.project)
     path = bind.removeprefix("unix:")
     if bind.startswith("unix:"):
         # The kernel's limit for the name of a socket is 107 bytes.
         if not path.startswith("/") or len(path.encode()) > 107:
             msg = f"fabdjango.gunicorn.bind: {path!r} is not an absolute path of at most 107 bytes"
-            raise ConfigError(msg, cure="bind: unix:{run}/gunicorn.sock, or choose a shorter root")
+            raise ConfigError(msg, cure="leave it empty, or choose a shorter root")
+        taken = [layout.private_socket("a"), layout.private_socket("b")]
+        if path in map(str, [*taken, *([layout.live_socket] if settings.slots == "1" else [])]):
+            msg = f"fabdjango.gunicorn.bind: {path!r} is where the slots listen for themselves"
+            raise ConfigError(msg, cure="leave it empty: behind nginx a fitting one is chosen")
     elif not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[\w.-]*):\d{1,5}", bind):
         msg = f"fabdjango.gunicorn.bind must be host:port or unix:/path, not {bind!r}"
         raise ConfigError(msg, cure="for instance bind: 127.0.0.1:8000")
+    if len(str(layout.private_socket("a")).encode()) > 107:
+        msg = f"the path {layout.private_socket('a')} is too long for a socket"
+        raise ConfigError(msg, cure="choose a shorter fabdjango.root")
     return bind
 
 
-def _workers(settings: Settings, facts: Facts) -> int:
+def held(settings: Settings, layout: Layout) -> str:
+    """
+    The address whose listening socket the process manager holds, or empty.
+
+    A path can be pointed at another slot by a rename; a port cannot, so both slots take from one socket that outlives
+    them. With one slot, requests wait in that socket while the release is exchanged.
+    """
+    bind = bind_of(settings, layout)
+    return "" if bind.startswith("unix:") and settings.slots == "2" else bind
+
+
+def workers_of(settings: Settings, facts: Facts) -> int:
+    """How many workers a slot has."""
     return min(2 * facts.processors + 1, 9) if settings.gunicorn.workers == "auto" else int(settings.gunicorn.workers)
 
 
@@ -63,6 +96,9 @@ def check_options(settings: Settings) -> None:
         if not re.fullmatch(r"[a-z_][a-z0-9_]*", name) or keyword.iskeyword(name):
             msg = f"fabdjango.gunicorn.options: {name!r} is not the name of a gunicorn setting"
             raise ConfigError(msg, cure="see the names in gunicorn's documentation of its settings")
+        if name in ("bind", "on_starting", "post_worker_init"):
+            msg = f"fabdjango.gunicorn.options: {name} is what the slots and the health check are made with"
+            raise ConfigError(msg, cure="for the address there is fabdjango.gunicorn.bind")
 
 
 def configure(
@@ -74,8 +110,8 @@ def configure(
     text = templates.render(
         "gunicorn/gunicorn.conf.py.j2",
         app=app_of(settings, settings_module),
-        bind=bind_of(settings, layout),
-        workers=_workers(settings, facts),
+        run=layout.run,
+        workers=workers_of(settings, facts),
         threads=gunicorn.threads,
         worker_class=_worker_class(settings),
         timeout=gunicorn.timeout,

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from fabdjango import onhost
 from fabdjango.commands import django, gunicorn, venv
-from fabdjango.escape import Secret, Shell, block, env_assignments, quote, quote_path, raw, sh, when
+from fabdjango.escape import Secret, Shell, block, env_assignments, otherwise, quote, quote_path, raw, sh, when
 from fabdjango.exceptions import ConfigError
 from fabdjango.facts import Facts
 from fabdjango.layout import Layout
@@ -30,17 +30,18 @@ __all__ = [
     "hook",
     "how_to_ask",
     "journal",
+    "journal_undone",
     "link_settings",
     "link_shared",
     "new_id",
+    "pin",
     "private_files",
     "prune",
     "publish_settings",
     "run_first",
     "shared_path",
     "still_as_surveyed",
-    "switch_current",
-    "switch_to_nothing",
+    "unpin",
     "write_private",
 ]
 
@@ -228,7 +229,10 @@ def complete(layout: Layout, release: str, key: str, marker: Mapping[str, object
             raw(
                 f"printf '%s\\n' {quote(json.dumps(dict(marker), sort_keys=True))} > {quote_path(private / 'release.json.new')}"
             ),
+            # A power cut must not leave a marker that says nothing.
+            sh("sync", "--", private / "release.json.new"),
             sh("mv", "-fT", "--", private / "release.json.new", private / "release.json"),
+            sh("sync", "--", private),
         ),
     )
 
@@ -241,7 +245,9 @@ def clear_leftovers(facts: Facts, layout: Layout) -> Step | None:
     stale = raw(
         f"find {quote_path(layout.venvs)} -mindepth 1 -maxdepth 1 -type d ! -exec test -e '{{}}/.complete' ';' -exec rm -rf -- '{{}}' '+' 2>/dev/null || :"
     )
-    temporary = raw(f"rm -rf -- {quote_path(layout.root)}/.current.* {quote_path(layout.shared)}/.fabdjango.*")
+    temporary = raw(
+        f"rm -rf -- {quote_path(layout.root)}/.current.* {quote_path(layout.run)}/.*.new {quote_path(layout.shared)}/.fabdjango.*"
+    )
     if not facts.root_exists:
         return None
     removed = (
@@ -260,27 +266,6 @@ def clear_leftovers(facts: Facts, layout: Layout) -> Step | None:
 # --- the switch --------------------------------------------------------------
 
 
-def switch_current(layout: Layout, release: str, *, name: str = "switch") -> Step:
-    """Point current at a release by one rename; there is no moment without it."""
-    staged = layout.root / f".current.{release}"
-    return Step(
-        name,
-        f"current is releases/{release}",
-        block(
-            raw(
-                f"[ -e {quote_path(layout.private(release) / 'release.json')} ] || refuse {quote(f'releases/{release} is not complete')}"
-            ),
-            raw(
-                f"[ \"$(readlink {quote_path(layout.current)})\" != {quote(f'releases/{release}')} ] || unchanged 'it was'"
-            ),
-            sh("rm", "-f", "--", staged),
-            sh("ln", "-s", "--", f"releases/{release}", staged),
-            # Without -T the link would be moved into the directory that current points to.
-            sh("mv", "-fT", "--", staged, layout.current),
-        ),
-    )
-
-
 def still_as_surveyed(facts: Facts, layout: Layout, new_release: str = "") -> Step:
     """
     Refuse if another deployment came in since the survey; clear the place of ``new_release``, if one is to be made.
@@ -297,12 +282,7 @@ def still_as_surveyed(facts: Facts, layout: Layout, new_release: str = "") -> St
     return Step("still", "the site is as it was surveyed", block(*commands))
 
 
-def switch_to_nothing(layout: Layout) -> Step:
-    """Undo the first switch of all."""
-    return Step("switch-back", "no release is current, as before", sh("rm", "-f", "--", layout.current))
-
-
-def how_to_ask(settings: Settings, layout: Layout) -> dict[str, object]:
+def how_to_ask(settings: Settings, layout: Layout, workers: int = 1) -> dict[str, object]:
     """Where and how the site is asked by these settings; a release keeps its own, for a revert to it."""
     health = settings.health
     return {
@@ -313,6 +293,7 @@ def how_to_ask(settings: Settings, layout: Layout) -> dict[str, object]:
         "host": health.host,
         "https": health.https,
         "static": health.static,
+        "workers": workers,
     }
 
 
@@ -322,23 +303,34 @@ def ask_health(
     release: str,
     *,
     name: str = "health",
+    title: str = "",
     timeout: int | None = None,
     how: Mapping[str, object] | None = None,
+    slot: str = "",
+    also: tuple[str, ...] = (),
 ) -> Step:
     """
-    Ask the site until the answer comes from ``release``; ``timeout`` is seconds.
+    Ask until ``release`` answers well, ``health.consecutive`` times in a row; ``timeout`` is seconds.
 
+    With ``slot`` its private socket is asked, and all workers, else the public
+    address, where ``also`` are releases that may answer as well.
     ``how`` is what how_to_ask said for an older release; the settings of now may not fit it.
     """
     asked = {**how_to_ask(settings, layout), **(how or {})}
+    if slot:
+        asked["bind"] = f"unix:{layout.private_socket(slot)}"
+    else:
+        asked["workers"] = 1
     return Step(
         name,
-        f"{release} answers {asked['path']}",
+        title or f"{release} answers {asked['path']}" + (f" in slot {slot}" if slot else ""),
         raw(f"cd -- {quote_path(layout.root)}"),
         program=onhost.source("health"),
         interpreter=raw(f'"$(cat -- {quote_path(layout.private(release) / "venv")})"/bin/python'),
         parameters={
             **asked,
+            "also": also,
+            "consecutive": settings.health.consecutive,
             "timeout": settings.health.timeout if timeout is None else timeout,
             "release": release,
             "releases": str(layout.releases),
@@ -397,23 +389,65 @@ def run_first(settings: Settings, layout: Layout, release_path: PurePosixPath) -
     return (*steps, done)
 
 
-def journal(layout: Layout, entry: Mapping[str, object]) -> Step:
-    """Append what happened, with the host's own time."""
+def journal(layout: Layout, entry: Mapping[str, object], *, name: str = "journal") -> Step:
+    """Append what happened, with the host's own time, so that it outlives a power cut."""
+    return Step(name, "write the journal", block(_line(layout, entry), sh("sync", "--", layout.journal)))
+
+
+def _line(layout: Layout, entry: Mapping[str, object]) -> Shell:
     line = json.dumps(dict(entry), sort_keys=True)
-    return Step(
-        "journal",
-        "write the journal",
-        raw(
-            f'printf \'{{"time": "%s", %s\\n\' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" {quote(line[1:])} >> {quote_path(layout.journal)}'
-        ),
+    path = quote_path(layout.journal)
+    # What a full disk or a power cut left half-written must not swallow this one.
+    ended = raw(f'[ ! -s {path} ] || [ -z "$(tail -c 1 -- {path})" ] || printf "\\n" >> {path}')
+    return block(
+        ended, raw(f'printf \'{{"time": "%s", %s\\n\' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" {quote(line[1:])} >> {path}')
     )
 
 
-def prune(settings: Settings, layout: Layout, current: str) -> Step:
-    """Remove old releases and the virtualenvs that none of the kept ones uses; what a process still uses stays."""
+def journal_undone(layout: Layout, entry: Mapping[str, object], reverting: PurePosixPath) -> Step:
+    """Append that a release was reverted, or, if it never had the traffic, that it failed; ``reverting`` tells which."""
+    told = otherwise(
+        raw(f"[ -e {quote_path(reverting)} ]"),
+        _line(layout, {**entry, "result": "reverted"}),
+        _line(layout, {**entry, "result": "failed"}),
+    )
+    return Step("journal", "write the journal", block(told, sh("sync", "--", layout.journal)))
+
+
+def prune(settings: Settings, layout: Layout, current: str, proven: Iterable[str]) -> Step:
+    """
+    Remove old releases and the virtualenvs that none of the kept ones uses.
+
+    ``proven`` are the releases that have served, the last one last. The current one stays, and the last one that served
+    before it, those that are pinned, and those that a process still uses.
+    """
     return Step(
         "prune",
         f"keep {settings.keep_releases} releases",
         program=onhost.source("prune"),
-        parameters={"root": str(layout.root), "keep": settings.keep_releases, "current": current},
+        parameters={
+            "root": str(layout.root),
+            "keep": settings.keep_releases,
+            "current": current,
+            "proven": [release for release in proven if release != current] + [current],
+        },
     )
+
+
+def pin(layout: Layout, release: str) -> Step:
+    """Keep a release for ever."""
+    path = layout.pins / release
+    body = block(
+        raw(f"[ -d {quote_path(layout.release(release))} ] || refuse {quote(f'there is no release {release}')}"),
+        raw(f"[ ! -e {quote_path(path)} ] || unchanged 'it was'"),
+        sh("mkdir", "-p", "--", layout.pins),
+        sh("touch", "--", path),
+    )
+    return Step("pin", f"{release} is kept", body)
+
+
+def unpin(layout: Layout, release: str) -> Step:
+    """Let a release grow old like any other."""
+    path = layout.pins / release
+    body = block(raw(f"[ -e {quote_path(path)} ] || unchanged 'it was not pinned'"), sh("rm", "-f", "--", path))
+    return Step("unpin", f"{release} is kept no longer than others", body)

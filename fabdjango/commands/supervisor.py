@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from fabdjango import onhost
 from fabdjango.commands import venv as venvs
-from fabdjango.escape import Shell, all_of, block, quote, quote_path, raw, sh, supervisor_value, supervisor_words, when
+from fabdjango.commands.manager import SLOTS, WEB, mark_of, other_slot, several, socket_suffix
+from fabdjango.escape import Shell, all_of, block, quote_path, raw, sh, supervisor_value, supervisor_words, when
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.facts import Facts
 from fabdjango.layout import Layout
@@ -16,45 +18,226 @@ from fabdjango.plan import OWNER, ROOT, Put, Step
 from fabdjango.render import Templates
 from fabdjango.settings import Settings
 
-__all__ = [
-    "Supervisord",
-    "check",
-    "check_names",
-    "configuration",
-    "configure",
-    "find",
-    "install",
-    "logs",
-    "restart",
-    "restore",
-    "start",
-    "status",
-    "stop",
-    "wait_running",
-]
+__all__ = ["Supervisord", "find", "level_of"]
+
+_HELD_WAIT = 300
+"""Seconds in the file of a held socket's group: a change of graceful_timeout must not start both slots anew."""
 
 
 @dataclass(frozen=True)
 class Supervisord:
     """
-    The supervisord that runs the site.
+    The supervisord that runs the site; see :class:`fabdjango.commands.manager.Manager`.
 
-    ``level`` is system, user or virtualenv; ``user`` is who may command it;
-    ``control`` the words of its supervisorctl; ``conf_path`` the file of this site.
+    ``level`` is system, user or virtualenv; ``user`` is who may command it; ``control`` and ``daemon`` are the words
+    of its programs and ``python`` the one that they are written for; ``conf_path`` is the file of this site.
+    ``previous`` names the groups of the file that is on the host, and of the one that will be.
     """
 
+    settings: Settings
+    layout: Layout
+    facts: Facts = field(repr=False)
     level: str
     user: str
     control: Shell
     daemon: Shell
+    python: Shell
     conf_path: PurePosixPath
     log_dir: PurePosixPath
+    held: str = ""
+    files: tuple[Put, ...] = ()
+    own: tuple[Put, ...] = ()
+    previous: tuple[str, ...] = ()
+
+    # --- names ---
+
+    @property
+    def name(self) -> str:
+        """What it is called in a report; a virtualenv is filled by the site's installer."""
+        return {"system": "supervisor", "user": "supervisor of the owner's own"}.get(
+            self.level, "supervisor in a virtualenv"
+        )
+
+    @property
+    def _project(self) -> str:
+        return self.settings.project
+
+    def _program(self, name: str) -> str:
+        return f"{self._project}-{name}"
+
+    def _group(self, slot: str) -> str:
+        """What supervisor calls the group of a slot: both share one where it holds their socket."""
+        return self._program(f"{WEB}-{socket_suffix(self.held) if self.held else slot}")
+
+    def _targets(self, only: str, slots: tuple[str, ...] = SLOTS) -> list[list[str]]:
+        """Group and program of the slots and processes, or of one of them."""
+        web = [[self._group(slot), self._program(f"{WEB}-{slot}")] for slot in slots]
+        processes = [[self._program(name)] * 2 for name in self.settings.processes if only in ("", name)]
+        return (web if only in ("", WEB) else []) + processes
+
+    def _logs(self, only: str = "") -> tuple[PurePosixPath, ...]:
+        return tuple(self.log_dir / f"{name}.log" for _, name in self._targets(only))
+
+    # --- the manager itself ---
+
+    def install(self) -> tuple[Step, ...]:
+        """Debian's service must run; a supervisord of the owner's own is installed and started."""
+        if self.level == "system":
+            body = block(
+                raw(f"{self.control} pid >/dev/null || refuse 'the supervisor service does not run'"),
+                # One broken file of anybody's would stop us after the switch; nothing is applied by reading.
+                self._reread(),
+            )
+            return (Step("supervisor", "supervisor runs", body, user=ROOT, cure="systemctl enable --now supervisor"),)
+        base = self.layout.supervisor
+        if len(f"{base}/supervisor.sock.123456") > 107:
+            msg = f"the path {base}/supervisor.sock is too long for a socket"
+            raise FabdjangoError(msg, cure="choose a shorter fabdjango.root")
+        first = (_install_in_virtualenv(self.settings, self.facts, self.layout),) if self.level == "virtualenv" else ()
+        body = block(
+            sh("mkdir", "-p", "--", base / "conf.d", self.layout.logs),
+            # Whatever a program says of itself, a secret in a traceback too, stands there.
+            sh("chmod", "750", "--", self.layout.logs),
+            when(raw(f"{self.control} pid >/dev/null 2>&1"), raw("unchanged 'it runs'")),
+            # The daemon must not inherit our locks.
+            raw(f"{self.daemon} 8>&- 9>&-"),
+            raw(
+                f"n=0; until {self.control} pid >/dev/null 2>&1; do n=$((n + 1)); "
+                "[ $n -lt 100 ] || refuse 'supervisord does not come up'; sleep 0.1; done"
+            ),
+        )
+        return (*first, Step("supervisor", "supervisord of the site's own runs", body, puts=self.own))
+
+    def _reread(self) -> Shell:
+        """Let supervisor read all its files; it says 0 when it cannot read one."""
+        return block(
+            raw(f"out=$({self.control} reread) || {{ printf '%s\\n' \"$out\"; exit 1; }}"),
+            raw('case $out in *ERROR*) printf "%s\\n" "$out"; exit 1;; esac'),
+        )
+
+    # --- its file ---
+
+    def check(self) -> Step:
+        """Let supervisor's own parser read the new file before it can harm the programs of others."""
+        (put,) = self.files
+        return Step(
+            "manager-check",
+            f"supervisor reads {put.path.name}",
+            program=onhost.source("check_supervisor"),
+            interpreter=self.python,
+            parameters={"text": put.content, "name": put.path.name},
+        )
+
+    def configure(self) -> Step:
+        """Replace the site's file and let supervisor read it, which does nothing to any program."""
+        body = block(raw('[ "$changed_files" ] || unchanged "as before"'), self._reread())
+        return Step("configure", f"write {self.conf_path}", body, user=self.user, puts=self.files)
+
+    def restore(self, previous: tuple[Put | None, ...]) -> Step:
+        """The site's file as it was before; what it does not have is stopped, the rest runs on."""
+        gone = [put.path for put, old in zip(self.files, previous, strict=True) if not old]
+        body = sh("rm", "-f", "--", *gone) if gone else raw("")
+        told = self._tell("configure-back", f"{self.conf_path} as it was", "restore")
+        return replace(told, body=block(body, told.body), puts=tuple(put for put in previous if put))
+
+    # --- its programs ---
+
+    def _tell(self, name: str, title: str, verb: str, cure: str = "", **parameters: object) -> Step:
+        graceful = self.settings.gunicorn.graceful_timeout + 10
+        limits = {self._program(f"{WEB}-{slot}"): graceful for slot in SLOTS}
+        limits |= {self._program(each): process.stop_timeout for each, process in self.settings.processes.items()}
+        return Step(
+            name,
+            title,
+            raw("export FABDJANGO_RUN"),
+            user=self.user,
+            program=onhost.source("supervise"),
+            interpreter=self.python,
+            parameters={
+                "verb": verb,
+                "project": self._project,
+                "config": "" if self.level == "system" else str(self.layout.supervisor / "supervisord.conf"),
+                "limits": limits,
+                "previous": self.previous,
+                "patience": 30 + max((each.startsecs for each in self.settings.processes.values()), default=0),
+                **parameters,
+            },
+            cure=cure,
+        )
+
+    def _tell_slot(self, name: str, slot: str, verb: str) -> Step:
+        return self._tell(
+            name,
+            f"{verb} {self._program(f'{WEB}-{slot}')}",
+            f"{verb}_slot",
+            group=self._group(slot),
+            program=self._program(f"{WEB}-{slot}"),
+            other=self._program(f"{WEB}-{other_slot(slot)}"),
+            link=str(self.layout.slot(other_slot(slot))),
+            held=bool(self.held),
+        )
+
+    def start_slot(self, slot: str, *, name: str = "start") -> Step:
+        """The slot anew, on the newest file."""
+        return self._tell_slot(name, slot, "start")
+
+    def stop_slot(self, slot: str, *, name: str = "stop-old") -> Step:
+        """The slot empty."""
+        return self._tell_slot(name, slot, "stop")
+
+    def restart_processes(self, *, name: str = "processes") -> Step | None:
+        """Every process stopped to its end, then started and waited for."""
+        programs = [self._program(each) for each in self.settings.processes]
+        if not programs and not [each for each in self.previous if not each.startswith(self._program(f"{WEB}-"))]:
+            return None
+        return self._tell(
+            name, f"restart {', '.join(programs) or 'no process'}", "processes", _LOOK_ABOVE, programs=programs
+        )
+
+    def start(self, only: str = "", slot: str = "a") -> Step:
+        """What does not run."""
+        targets = self._targets(only, (slot,))
+        return self._tell("start", f"start {only or 'the site'}", "start", _LOOK_ABOVE, targets=targets)
+
+    def stop(self, only: str = "") -> Step:
+        """What runs."""
+        return self._tell("stop", f"stop {only or 'the site'}", "stop", targets=self._targets(only))
+
+    # --- looking ---
+
+    def status(self) -> Step:
+        """What supervisorctl says; a slot that was never used is unknown to it, which is no error."""
+        names = sh(*(program if group == program else f"{group}:{program}" for group, program in self._targets("")))
+        body = block(
+            raw(f"{self.control} pid >/dev/null || refuse 'supervisord does not run'"),
+            raw(f"out=$({self.control} status {names}) || :"),
+            raw("printf '%s\\n' \"$out\" | grep -v 'no such process' || :"),
+        )
+        return Step("status", f"supervisor: {self._project}", body, user=self.user)
+
+    def logs(self, only: str, lines: int) -> Step:
+        """The end of one program's log, or of both slots'."""
+        files = self._logs(only)
+        # A slot that was never used has none.
+        body = raw(f"tail -n {lines:d} -- {sh(*files)} 2>/dev/null || [ {len(files) - 1} != 0 ]")
+        return Step("logs", f"log of {only}", body, user=self.user)
+
+    def tail(self, count: int = 40, *, slot: str = "") -> Step:
+        """The end of every log, of the one slot only if it is given."""
+        logs = [self.log_dir / f"{name}.log" for _, name in self._targets("", (slot,) if slot else SLOTS)]
+        body = raw(f"tail -q -n {count:d} -- {sh(*logs)} 2>/dev/null || :")
+        return Step("log", "the end of the log", body, user=self.user, capture=True)
 
 
-def find(settings: Settings, facts: Facts, layout: Layout, host: str = "") -> Supervisord:
-    """Choose the level, as the setting says or as the host allows; raises FabdjangoError if it is not there."""
+_LOOK_ABOVE = "the end of the program's log says why"
+
+
+# --- finding it ---
+
+
+def level_of(settings: Settings, facts: Facts, host: str = "") -> str:
+    """The level, as the setting says or as the host allows; raises FabdjangoError if it is not there."""
     level = settings.supervisor.level
-    name = settings.project
     system_ready = facts.supervisor_conf_d and bool(facts.programs.get("supervisorctl"))
     if level == "auto":
         if facts.own_supervisord:
@@ -63,122 +246,143 @@ def find(settings: Settings, facts: Facts, layout: Layout, host: str = "") -> Su
             level = "system"
         else:
             level = "user" if facts.programs.get("supervisord") else "virtualenv"
-    if level == "system":
-        if not system_ready:
-            msg = "supervisor is not installed on the host"
-            raise FabdjangoError(
-                msg,
-                host=host,
-                cure="on the host, as root: apt-get install supervisor\nor set fabdjango.supervisor.level to virtualenv",
-            )
-        if not facts.sudo:
-            msg = "the host's supervisor belongs to root, and sudo asks for a password"
-            raise FabdjangoError(
-                msg, host=host, cure="set fabdjango.supervisor.level to virtualenv, or allow sudo without a password"
-            )
-        conf = PurePosixPath("/etc/supervisor/conf.d") / f"{name}.conf"
-        return Supervisord(
-            level, ROOT, sh("supervisorctl"), sh("supervisord"), conf, PurePosixPath("/var/log/supervisor")
-        )
-    if level == "user" and not facts.programs.get("supervisord"):
+    if (level == "system" and not system_ready) or (level == "user" and not facts.programs.get("supervisord")):
         msg = "supervisor is not installed on the host"
-        raise FabdjangoError(
-            msg,
-            host=host,
-            cure="on the host, as root: apt-get install supervisor\nor set fabdjango.supervisor.level to virtualenv",
-        )
+        cure = "on the host, as root: apt-get install supervisor\nor set fabdjango.supervisor.level to virtualenv"
+        raise FabdjangoError(msg, host=host, cure=cure)
+    if level == "system" and not facts.sudo:
+        msg = "the host's supervisor belongs to root, and sudo asks for a password"
+        cure = "set fabdjango.supervisor.level to virtualenv, or allow sudo without a password"
+        raise FabdjangoError(msg, host=host, cure=cure)
+    return level
+
+
+def find(
+    settings: Settings, facts: Facts, layout: Layout, templates: Templates, host: str = "", *, held: str = ""
+) -> Supervisord:
+    """The supervisord for the site and what it is to run; raises FabdjangoError if it is not there."""
+    level = level_of(settings, facts, host)
+    if level == "system" and held.startswith("unix:"):
+        # It would make and own the socket as root, in a folder where the owner of the site may put a link in its way.
+        msg = "with one slot, the host's supervisor would have to hold a unix socket in a folder that is not root's"
+        cure = "set fabdjango.gunicorn.bind to host:port, or fabdjango.manager to systemd"
+        raise ConfigError(msg, host=host, cure=cure)
     base = layout.supervisor
-    programs = base / "venv" / "bin"
-    python = programs / "python"
-    control = sh(python, "-m", "supervisor.supervisorctl") if level == "virtualenv" else sh("supervisorctl")
-    daemon = sh(python, "-m", "supervisor.supervisord") if level == "virtualenv" else sh("supervisord")
-    config = sh("-c", base / "supervisord.conf")
+    found = (_system if level == "system" else _own)(settings, facts, layout, level)
+    own: tuple[Put, ...] = ()
+    if level != "system":
+        own = (Put(base / "supervisord.conf", templates.render("supervisor/supervisord.conf.j2")),)
+    text = (facts.managed.get(str(found.conf_path)) or {}).get("text") or ""
+    found = replace(found, held=held, own=own)
+    put = _configuration(found, templates)
+    return replace(found, files=(put,), previous=(*_groups_in(text), *_groups_in(put.content)))
+
+
+def _groups_in(text: str) -> list[str]:
+    return re.findall(r"^\[(?:group|program|fcgi-program):([^\]]+)\]", text, re.MULTILINE)
+
+
+def _system(settings: Settings, facts: Facts, layout: Layout, level: str) -> Supervisord:
     return Supervisord(
+        settings,
+        layout,
+        facts,
         level,
-        OWNER,
-        raw(f"{control} {config}"),
-        raw(f"{daemon} {config}"),
-        base / "conf.d" / f"{name}.conf",
-        layout.logs,
+        ROOT,
+        sh("supervisorctl"),
+        sh("supervisord"),
+        _PYTHON_OF_SUPERVISORD,
+        PurePosixPath("/etc/supervisor/conf.d") / f"{settings.project}.conf",
+        PurePosixPath("/var/log/supervisor"),
     )
 
 
-def check_names(settings: Settings) -> None:
-    """Raise ConfigError for a program that would be called as gunicorn's is."""
-    if "web" in settings.processes:
-        msg = "fabdjango.processes.web: web is the name of gunicorn's own program"
-        raise ConfigError(msg, cure="choose another name for the program")
-
-
-def configuration(settings: Settings, facts: Facts, layout: Layout, templates: Templates, daemon: Supervisord) -> Put:
-    """The site's programs as one group; their commands are constant paths, so a release's values never stand in it."""
-    name = settings.project
-    private = layout.current / ".fabdjango"
-    user = supervisor_value(facts.user, "fabdjango.user") if daemon.level == "system" else ""
-
-    def program(program_name: str, script: str, startsecs: int, stopwaitsecs: int, *, group: bool) -> dict[str, object]:
-        return {
-            "name": program_name,
-            "command": supervisor_words("/bin/sh", private / script),
-            "user": user,
-            "startsecs": startsecs,
-            "stopwaitsecs": stopwaitsecs,
-            "stopasgroup": group,
-            "log": supervisor_value(daemon.log_dir / f"{program_name}.log", "the path of a log"),
-        }
-
-    programs = [
-        program(
-            f"{name}-web", "web", settings.supervisor.startsecs, settings.gunicorn.graceful_timeout + 10, group=False
-        )
-    ]
-    for each, process in settings.processes.items():
-        # A shell that waits for its last command does not pass the signal on.
-        several = bool(re.search(r"[;&|<>\n()]", process.command))
-        programs.append(
-            program(f"{name}-{each}", f"process-{each}", process.startsecs, process.stop_timeout, group=several)
-        )
-    return Put(daemon.conf_path, templates.render("supervisor/program.conf.j2", programs=programs, group=name))
-
-
-def install(
-    settings: Settings, facts: Facts, layout: Layout, templates: Templates, daemon: Supervisord
-) -> tuple[Step, ...]:
-    """Make supervisor and its daemon be there and run."""
-    if daemon.level == "system":
-        return (
-            Step(
-                "supervisor",
-                "supervisor runs",
-                block(
-                    raw(f"{daemon.control} pid >/dev/null || refuse 'the supervisor service does not run'"),
-                    # One broken file of anybody's would stop us after the switch; nothing is applied by reading.
-                    _reread(daemon),
-                ),
-                user=ROOT,
-                cure="systemctl enable --now supervisor",
-            ),
-        )
-    steps = []
-    if daemon.level == "virtualenv":
-        steps.append(_install_in_virtualenv(settings, facts, layout))
+def _own(settings: Settings, facts: Facts, layout: Layout, level: str) -> Supervisord:
     base = layout.supervisor
-    config = Put(base / "supervisord.conf", templates.render("supervisor/supervisord.conf.j2"))
-    if len(f"{base}/supervisor.sock.123456") > 107:
-        msg = f"the path {base}/supervisor.sock is too long for a socket"
-        raise FabdjangoError(msg, cure="choose a shorter fabdjango.root")
-    body = block(
-        sh("mkdir", "-p", "--", base / "conf.d", layout.logs),
-        # Whatever a program says of itself, a secret in a traceback too, stands there.
-        sh("chmod", "750", "--", layout.logs),
-        when(raw(f"{daemon.control} pid >/dev/null 2>&1"), raw("unchanged 'it runs'")),
-        # The daemon must not inherit our lock.
-        raw(f"{daemon.daemon} 9>&-"),
+    installed = sh(base / "venv" / "bin" / "python")
+    programs = ("supervisorctl", "supervisord")
+    control, daemon = (
         raw(
-            f"n=0; until {daemon.control} pid >/dev/null 2>&1; do n=$((n + 1)); [ $n -lt 100 ] || refuse 'supervisord does not come up'; sleep 0.1; done"
-        ),
+            f"{installed} -m supervisor.{each} {sh('-c', base / 'supervisord.conf')}"
+            if level == "virtualenv"
+            else f"{each} {sh('-c', base / 'supervisord.conf')}"
+        )
+        for each in programs
     )
-    return (*steps, Step("supervisor", "supervisord of the site's own runs", body, puts=(config,)))
+    python = installed if level == "virtualenv" else _PYTHON_OF_SUPERVISORD
+    conf = base / "conf.d" / f"{settings.project}.conf"
+    return Supervisord(settings, layout, facts, level, OWNER, control, daemon, python, conf, layout.logs)
+
+
+_PYTHON_OF_SUPERVISORD = raw('"$(sed -n \'1s/^#! *\\([^ ]*\\).*/\\1/p\' "$(command -v supervisord)")"')
+
+
+# --- its file ---
+
+
+def _configuration(found: Supervisord, templates: Templates) -> Put:
+    """The site's programs; their commands are constant paths, so a release's values never stand in it."""
+    settings, project = found.settings, found.settings.project
+    user = supervisor_value(found.facts.user, "fabdjango.user") if found.level == "system" else ""
+
+    def program(name: str, log: str, **values: object) -> dict[str, object]:
+        path = supervisor_value(found.log_dir / log, "the path of a log")
+        return {"name": name, "user": user, "log": f"{path}.log", "socket": "", "stopasgroup": False, **values}
+
+    programs = _slots(found, program)
+    for each, process in settings.processes.items():
+        words = supervisor_words("/bin/sh", found.layout.current / ".fabdjango" / f"process-{each}")
+        name = f"{project}-{each}"
+        programs.append(
+            program(
+                name,
+                name,
+                command=words,
+                startsecs=process.startsecs,
+                stopwaitsecs=process.stop_timeout,
+                stopasgroup=several(process.command),
+            )
+        )
+    return Put(
+        found.conf_path,
+        templates.render("supervisor/program.conf.j2", programs=programs, project=project, mark=mark_of(project)),
+    )
+
+
+def _slots(found: Supervisord, program: Callable[..., dict[str, object]]) -> list[dict[str, object]]:
+    name = f"{found.settings.project}-{WEB}"
+    starter = supervisor_words("/bin/sh", found.layout.slot_starter)
+    wait = found.settings.gunicorn.graceful_timeout + 10
+    if not found.held:
+        return [
+            program(f"{name}-{slot}", f"{name}-{slot}", command=f"{starter} {slot}", startsecs=1, stopwaitsecs=wait)
+            for slot in SLOTS
+        ]
+    each = program(
+        f"{name}-{socket_suffix(found.held)}",
+        "",
+        socket=_socket(found.held),
+        command=f"{starter} %(process_num)c 0",
+        startsecs=1,
+        stopwaitsecs=max(wait, _HELD_WAIT),
+    )
+    path = supervisor_value(found.log_dir, "the path of a log")
+    return [{**each, "log": f"{path}/{name}-%(process_num)c.log"}]
+
+
+def _socket(held: str) -> str:
+    """The address as supervisor writes it; it has no IPv6."""
+    if held.startswith("unix:"):
+        return "unix://" + supervisor_value(held.removeprefix("unix:"), "fabdjango.gunicorn.bind")
+    host, _, port = held.rpartition(":")
+    if ":" in host:
+        msg = f"fabdjango.gunicorn.bind: supervisor cannot hold a socket of IPv6, such as {held}"
+        cure = "set fabdjango.manager to systemd, or put nginx in front: fabdjango.nginx.domains"
+        raise ConfigError(msg, cure=cure)
+    return f"tcp://{supervisor_value(host, 'fabdjango.gunicorn.bind') or '0.0.0.0'}:{port}"  # noqa: S104 - an empty host means that
+
+
+# --- a supervisor of the site's own ---
 
 
 def _install_in_virtualenv(settings: Settings, facts: Facts, layout: Layout) -> Step:
@@ -213,142 +417,4 @@ def _install_in_virtualenv(settings: Settings, facts: Facts, layout: Layout) -> 
             venvs.either(settings, facts, layout, with_uv, with_pip),
             sh("touch", "--", target / ".complete"),
         ),
-    )
-
-
-def check(layout: Layout, daemon: Supervisord, put: Put) -> Step:
-    """Let supervisor's own parser read the new file before it can harm the programs of others."""
-    python = (
-        sh(layout.supervisor / "venv" / "bin" / "python")
-        if daemon.level == "virtualenv"
-        else raw('"$(sed -n \'1s/^#! *\\([^ ]*\\).*/\\1/p\' "$(command -v supervisord)")"')
-    )
-    return Step(
-        "supervisor-check",
-        f"supervisor reads {put.path.name}",
-        program=onhost.source("check_supervisor"),
-        interpreter=python,
-        parameters={"text": put.content, "name": put.path.name},
-    )
-
-
-def configure(daemon: Supervisord, put: Put) -> Step:
-    """Replace the site's file; the programs of others stay as they are, and so do ours until a restart."""
-    return Step(
-        "configure",
-        f"write {put.path}",
-        raw('[ "$changed_files" ] || unchanged "as before"'),
-        user=daemon.user,
-        puts=(put,),
-    )
-
-
-def _reread(daemon: Supervisord) -> Shell:
-    """Let supervisor read all its files; it says 0 when it cannot read one."""
-    return block(
-        raw(f"out=$({daemon.control} reread) || {{ printf '%s\\n' \"$out\"; exit 1; }}"),
-        raw('case $out in *ERROR*) printf "%s\\n" "$out"; exit 1;; esac'),
-    )
-
-
-def restart(settings: Settings, daemon: Supervisord, *, name: str = "restart") -> Step:
-    """Start the group anew: by update if its file changed, else by restart; never both, that would be down time twice."""
-    group = settings.project
-    update = raw(f"changed=$({daemon.control} update {quote(group)}) || {{ printf '%s\\n' \"$changed\"; exit 1; }}")
-    body = block(
-        _reread(daemon),
-        update,
-        raw(
-            f'if [ "$changed" ]; then printf "%s\\n" "$changed"; else {daemon.control} restart {quote(group + ":*")}; fi'
-        ),
-    )
-    return Step(name, f"restart {group}:*", body, user=daemon.user)
-
-
-def restore(settings: Settings, daemon: Supervisord, previous: Put | None) -> Step:
-    """Put the site's file back as it was; without one before, take the group away again."""
-    group = quote(settings.project)
-    if previous is None:
-        body = block(
-            sh("rm", "-f", "--", daemon.conf_path),
-            raw(f"{daemon.control} reread >/dev/null || :"),
-            raw(f"{daemon.control} update {group} || :"),
-        )
-        return Step("restart-back", "no program of the site, as before", body, user=daemon.user)
-    again = restart(settings, daemon)
-    return Step("restart-back", "restart the previous release", again.body, user=daemon.user, puts=(previous,))
-
-
-def wait_running(settings: Settings, daemon: Supervisord, seconds: int = 60) -> Step:
-    """Wait until every program has stayed up for its startsecs; update and status both say 0 for programs that die."""
-    group = quote(settings.project + ":*")
-    body = f"""n=0
-while :; do
-  s=$({daemon.control} status {group}) || :
-  case $s in *FATAL*|*"no such"*|*refused*) printf '%s\\n' "$s"; refuse 'a program of the site does not stay up';; esac
-  printf '%s\\n' "$s" | grep -qv ' RUNNING ' || break
-  n=$((n + 1)); [ $n -lt {seconds * 5} ] || {{ printf '%s\\n' "$s"; refuse 'the programs of the site do not come up'; }}
-  sleep 0.2
-done"""
-    return Step(
-        "running",
-        f"{settings.project}:* stays up",
-        raw(body),
-        user=daemon.user,
-        cure="the end of the program's log stands above",
-    )
-
-
-def tail(settings: Settings, daemon: Supervisord, count: int = 40) -> Step:
-    """The end of every log of the site; for the report of a failure."""
-    names = [f"{settings.project}-web", *(f"{settings.project}-{name}" for name in settings.processes)]
-    files = [daemon.log_dir / f"{name}.log" for name in names]
-    return Step(
-        "log",
-        "the end of the log",
-        raw(f"tail -q -n {count} -- {' '.join(quote_path(path) for path in files)} 2>/dev/null || :"),
-        user=daemon.user,
-        capture=True,
-    )
-
-
-def _verb(settings: Settings, daemon: Supervisord, verb: str, as_it_was: str, only: str) -> Step:
-    """``start`` or ``stop``; supervisorctl calls it an error when nothing is to do, which it is not."""
-    target = f"{settings.project}:{settings.project}-{only}" if only else f"{settings.project}:*"
-    body = block(
-        raw(f"out=$({daemon.control} {sh(verb, target)}) && done=1 || done="),
-        raw('printf "%s\\n" "$out"'),
-        raw(f'[ "$done" ] || [ -z "$(printf "%s\\n" "$out" | grep -v {quote(as_it_was)})" ]'),
-        raw(f"case $out in ''|*{quote(as_it_was)}*) unchanged {quote(as_it_was)};; esac"),
-    )
-    return Step(verb, f"{verb} {target}", body, user=daemon.user)
-
-
-def start(settings: Settings, daemon: Supervisord, only: str = "") -> Step:
-    """Start the site's programs, or one of them; those that run stay as they are."""
-    return _verb(settings, daemon, "start", "already started", only)
-
-
-def stop(settings: Settings, daemon: Supervisord, only: str = "") -> Step:
-    """Stop the site's programs, or one of them."""
-    return _verb(settings, daemon, "stop", "not running", only)
-
-
-def status(settings: Settings, daemon: Supervisord) -> Step:
-    """What supervisor says of the site's programs."""
-    return Step(
-        "status",
-        f"supervisor: {settings.project}",
-        raw(f"{daemon.control} status {quote(settings.project + ':*')} || [ $? = 3 ]"),
-        user=daemon.user,
-    )
-
-
-def logs(settings: Settings, daemon: Supervisord, only: str, lines: int) -> Step:
-    """The end of one program's log."""
-    return Step(
-        "logs",
-        f"log of {only}",
-        raw(f"tail -n {lines} -- {quote_path(daemon.log_dir / f'{settings.project}-{only}.log')}"),
-        user=daemon.user,
     )

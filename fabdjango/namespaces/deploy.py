@@ -11,54 +11,139 @@ from fabdjango.fleet import Runner
 from fabdjango.session import configuration, host_task, plain_task
 from fabdjango.settings import setting_rows
 
-__all__ = ["check", "config", "deploy", "history", "rollback", "status"]
+__all__ = [
+    "check",
+    "config",
+    "deploy",
+    "history",
+    "journal",
+    "prune",
+    "releases",
+    "restart",
+    "rollback",
+    "status",
+    "unlock",
+]
+
+_WAIT = {"wait": "Seconds to wait for another deployment to end; lock_wait of the settings if 0."}
 
 
-@host_task(help={"commit": "Branch, tag, or short or full commit; the branch of the settings if empty."})
-def deploy(runner: Runner, commit: str = "") -> None:
+@host_task(
+    help={
+        "commit": "Branch, tag, or short or full commit; the branch of the settings if empty.",
+        "resume": "Bring to its end what a deployment left that was cut off, and deploy nothing new.",
+        "allow_migrations": "Apply migrations that the release that serves cannot live with.",
+        **_WAIT,
+    }
+)
+def deploy(
+    runner: Runner, commit: str = "", resume: bool = False, allow_migrations: bool = False, wait: int = 0
+) -> None:
     """
     Bring a commit onto the host and let it serve.
 
-    A release is made ready beside the one that serves; then migrations are
-    applied, current is switched and the programs are restarted. It counts only
-    when the site answers from the new release; if it does not, the old one is
-    put back. A second deploy of the same commit changes nothing and says so.
+    A release is made ready beside the one that serves and started in the idle
+    slot; it gets the traffic once every worker has answered a health check. The
+    old one finishes its requests and stops. If the new one does not answer, or
+    this command dies half-way, the old one goes on or is put back, by the host
+    itself. A second deploy of the same commit changes nothing and says so.
 
     Exit code: 0 the new release serves, 1 nothing was changed, 2 unknown, look
     with status, 3 the old release was put back. With fab --dry nothing is
     written, and everything that would run is printed.
     """
+    operations.wait_for_lock(runner, wait)
     ref = commit or runner.site.settings.branch
-    if runner.dry:
+    if resume:
+        operations.resume(runner)
+    elif runner.dry:
         fleet.show_deploy(runner, ref)
     else:
-        fleet.deploy(runner, ref)
+        fleet.deploy(runner, ref, allow_migrations=allow_migrations)
 
 
 @host_task(
     help={
         "to": "Id of a release; the last other one that served if empty.",
-        "code_only": "Go back although migrations were applied since.",
+        "migrations": "Reverse the migrations that the older release does not know, with the newer code.",
+        "code_only": "Go back although the older release lacks migrations that were applied.",
+        **_WAIT,
     }
 )
-def rollback(runner: Runner, to: str = "", code_only: bool = False) -> None:
+def rollback(runner: Runner, to: str = "", migrations: bool = False, code_only: bool = False, wait: int = 0) -> None:
     """
     Let the release that served before serve again.
 
     Which one that is, the journal says, not the age of a folder; a release that
-    never answered is not chosen. It goes through the same switch and the same
-    questions as a deploy. If migrations were applied since it served, it is
-    refused and they are named. The database itself is never changed.
+    never answered is not chosen. It goes through the same slots and the same
+    questions as a deploy. If migrations were applied that it lacks, it is
+    refused and they are named, each with whether it can be reversed.
     """
-    operations.rollback(runner, to, code_only=code_only)
+    operations.wait_for_lock(runner, wait)
+    operations.rollback(runner, to, migrations=migrations, code_only=code_only)
+
+
+@host_task(help=_WAIT)
+def restart(runner: Runner, wait: int = 0) -> None:
+    """
+    Start the current release anew, without losing a request.
+
+    It is started in the idle slot and gets the traffic once it answers, as in a
+    deploy; then the other programs of the site are restarted.
+    """
+    operations.wait_for_lock(runner, wait)
+    operations.restart_site(runner)
 
 
 @host_task(help={"count": "Number of entries."})
 def history(runner: Runner, count: int = 20) -> None:
     """
-    Show the journal: who deployed what, when, and how it ended.
+    Show who deployed what, when, and how it ended.
     """
     operations.history(runner, count)
+
+
+@host_task(help={"count": "Number of entries."})
+def journal(runner: Runner, count: int = 100) -> None:
+    """
+    Print the newest entries of the host's journal as JSON.
+
+    One object a line, the oldest first, as they stand in the file.
+    """
+    operations.journal(runner, count)
+
+
+@host_task()
+def releases(runner: Runner) -> None:
+    """
+    List the releases on the host, the newest first.
+
+    Each with what became of it: it serves, it has served, it failed, or it
+    never had its turn.
+    """
+    operations.list_releases(runner)
+
+
+@host_task()
+def prune(runner: Runner) -> None:
+    """
+    Remove releases and virtualenvs that nobody needs any more.
+
+    Every deploy does it at its end. The current release stays, the last one
+    that served before it, pinned ones, and those that a process still uses.
+    """
+    operations.prune(runner)
+
+
+@host_task(help={"force": "End the processes of whoever holds the lock."})
+def unlock(runner: Runner, force: bool = False) -> None:
+    """
+    Show who holds the site's lock, or end what holds it.
+
+    There is never a stale lock to remove: it goes with its processes. A switch
+    that is under way is told to go back, and is waited for.
+    """
+    operations.unlock(runner, force=force)
 
 
 @host_task()

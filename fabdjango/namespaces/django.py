@@ -53,9 +53,10 @@ def migrate(runner: Runner, release: str = "current") -> None:
     """
     Apply the migrations of a release.
 
-    A second run applies nothing. Run it on one host of a site only.
+    A second run applies nothing. It runs under a lock of the database, so that
+    two never migrate at once, and writes into the journal what was applied.
     """
-    runner.do(build.migrate(runner.site.settings, operations.release_path(runner, release)))
+    operations.migrate(runner, release)
 
 
 @host_task(help=_RELEASE)

@@ -1,14 +1,14 @@
-"""The process manager of the site."""
+"""The site's programs in supervisor."""
 
 from __future__ import annotations
 
-from fabdjango import operations
-from fabdjango.commands import supervisor as build
+from fabdjango import programs
 from fabdjango.fleet import Runner
 from fabdjango.session import host_task
 
-__all__ = ["configure", "install", "logs", "restart", "start", "status", "stop"]
+__all__ = ["configure", "install", "logs", "remove", "restart", "start", "status", "stop"]
 
+_NAMESPACE = "supervisor"
 _ONLY = {"only": "One program of the site, such as web; all of them if empty."}
 
 
@@ -22,7 +22,7 @@ def install(runner: Runner) -> None:
     installed under the root first. A second run changes nothing. Reads
     supervisor.level.
     """
-    operations.install_supervisor(runner)
+    programs.install(runner, _NAMESPACE)
 
 
 @host_task()
@@ -34,7 +34,7 @@ def configure(runner: Runner) -> None:
     of others are not touched, and ours go on until they are restarted. Reads
     gunicorn, processes and supervisor.
     """
-    operations.configure_supervisor(runner)
+    programs.configure(runner, _NAMESPACE)
 
 
 @host_task(help=_ONLY)
@@ -42,7 +42,7 @@ def start(runner: Runner, only: str = "") -> None:
     """
     Start the site's programs; those that run are left alone.
     """
-    operations.supervise(runner, build.start, only)
+    programs.start(runner, _NAMESPACE, only)
 
 
 @host_task(help=_ONLY)
@@ -50,17 +50,30 @@ def stop(runner: Runner, only: str = "") -> None:
     """
     Stop the site's programs; a second run finds them stopped.
     """
-    operations.supervise(runner, build.stop, only)
+    programs.stop(runner, _NAMESPACE, only)
+
+
+@host_task()
+def remove(runner: Runner) -> None:
+    """
+    Stop the site's programs and take their files away.
+
+    The site is down then; releases, settings and data stay. For a change of
+    fabdjango.manager, or for good.
+    """
+    programs.remove(runner, _NAMESPACE)
 
 
 @host_task()
 def restart(runner: Runner) -> None:
     """
-    Restart the site's programs on the current release.
+    Restart the current release without losing a request.
 
-    A changed file is taken up. Waits until every program stays up.
+    It is started in the idle slot, asked, and given the traffic before the
+    other one is stopped, as in a deploy. A changed file is taken up. The
+    processes are restarted too.
     """
-    operations.restart_programs(runner)
+    programs.restart(runner, _NAMESPACE)
 
 
 @host_task()
@@ -68,8 +81,7 @@ def status(runner: Runner) -> None:
     """
     Show what supervisor says of the site's programs.
     """
-    settings = runner.site.settings
-    runner.ask(build.status(settings, operations.supervisord(runner)))
+    programs.status(runner, _NAMESPACE)
 
 
 @host_task(help={"only": "The program: web, or a name of processes.", "lines": "Number of lines."})
@@ -77,5 +89,4 @@ def logs(runner: Runner, only: str = "web", lines: int = 50) -> None:
     """
     Show the end of a program's log.
     """
-    operations.known_program(runner, only)
-    runner.ask(build.logs(runner.site.settings, operations.supervisord(runner), only, lines))
+    programs.logs(runner, _NAMESPACE, only, lines)

@@ -6,7 +6,23 @@ from importlib.resources import files
 
 __all__ = ["source"]
 
+_PARTS = {
+    "django_start": ("project", "schema"),
+    "migrate": ("project", "schema"),
+    "reverse_plan": ("project", "schema"),
+}
+"""What stands in front of a program, as it is sent alone and can import nothing of ours."""
+
 
 def source(name: str) -> str:
-    """The source of the program called ``name``, without ``.py``."""
+    """The source of the program called ``name``, without ``.py``, with the parts that it is made of."""
+    program = _text(name)
+    if name not in _PARTS:
+        return program
+    # What a program does is told by its first line, also to who looks at a dry run.
+    first = program.splitlines()[0]
+    return "\n".join([first, *(_text(part) for part in _PARTS[name]), program])
+
+
+def _text(name: str) -> str:
     return files(__name__).joinpath(f"{name}.py").read_text(encoding="utf-8")

@@ -4,59 +4,9 @@ import importlib
 import io
 import json
 import os
-import sys
-import traceback
 
 P = PARAMETERS  # noqa: F821 - set by the line before this program
-sys.path.insert(0, os.getcwd())
-answer = {"migrations": [], "static_root": "", "static_url": "", "host": "", "checks": [], "notes": []}
-
-
-def fail(what, cure=""):
-    """Say in words what is wrong, and stop."""
-    sys.stdout.flush()
-    print(what)
-    if cure:
-        print("cure: " + cure)
-    sys.exit(1)
-
-
-def fail_with_traceback(what, cure=""):
-    """The project's own frames of the traceback and the error, without ours and Django's."""
-    kind, error, trace = sys.exc_info()
-    frames = [
-        f
-        for f in traceback.extract_tb(trace)
-        if "site-packages" not in f.filename
-        and f.filename != "<stdin>"
-        and "importlib" not in f.filename
-        and not f.filename.startswith("<")
-    ]
-    for frame in frames[-4:]:
-        print("%s line %s: %s" % (frame.filename, frame.lineno, frame.line or frame.name))
-    if isinstance(error, SyntaxError) and error.filename:
-        print("%s line %s: %s" % (error.filename, error.lineno, (error.text or "").strip()))
-    fail("%s: %s: %s" % (what, kind.__name__, error), cure)
-
-
-try:
-    import django
-    from django.conf import settings
-except ImportError:
-    fail("Django is not in the virtualenv", "list it in the project's requirements, or in fabdjango.venv.packages")
-
-try:
-    settings.INSTALLED_APPS
-except BaseException as error:
-    if isinstance(error, KeyboardInterrupt):
-        raise
-    fail_with_traceback("the settings module %s cannot be imported" % os.environ.get("DJANGO_SETTINGS_MODULE"), "")
-try:
-    django.setup()
-except BaseException as error:
-    if isinstance(error, KeyboardInterrupt):
-        raise
-    fail_with_traceback("Django cannot start with %s" % os.environ.get("DJANGO_SETTINGS_MODULE"))
+answer = {"migrations": [], "known": [], "static_root": "", "static_url": "", "host": "", "checks": [], "notes": []}
 
 from django.core import checks, management  # noqa: E402 - after setup
 
@@ -96,11 +46,8 @@ if P["app"]:
         fail("the module %s has no %s" % (module, plain), "set fabdjango.gunicorn.app")
 
 if P["plan"]:
-    from django.db import connections
-    from django.db.migrations.executor import MigrationExecutor
-
     for alias in connections:
-        if not settings.DATABASES.get(alias, {}).get("ENGINE") or settings.DATABASES[alias]["ENGINE"].endswith("dummy"):
+        if not has_database(alias):
             continue
         try:
             executor = MigrationExecutor(connections[alias])
@@ -112,19 +59,22 @@ if P["plan"]:
                     "python manage.py makemigrations --merge",
                 )
             if alias == "default":
+                answer["known"] = known(executor.loader)
                 executor.loader.check_consistent_history(connections[alias])
-                for migration, backwards in executor.migration_plan(executor.loader.graph.leaf_nodes()):
-                    operations = [operation.describe() for operation in migration.operations]
+                plan = [m for m, _ in executor.migration_plan(executor.loader.graph.leaf_nodes())]
+                for migration, unsafe in zip(plan, unsafe_of_plan(executor, connections[alias], plan)):
                     answer["migrations"].append(
-                        {"app": migration.app_label, "name": migration.name, "operations": operations}
+                        {
+                            "app": migration.app_label,
+                            "name": migration.name,
+                            "operations": [describe(operation) for operation in migration.operations],
+                            "unsafe": unsafe,
+                        }
                     )
         except SystemExit:
             raise
         except Exception:
-            fail_with_traceback(
-                "the database %r cannot be asked for its migrations" % alias,
-                "is it up, and are its address and password in the settings right?",
-            )
+            fail_about_migrations("the database %r" % alias)
         finally:
             connections[alias].close()
 
@@ -148,6 +98,16 @@ if P["collectstatic"] != "never":
             )
         answer["notes"].append("no static files collected: STATIC_ROOT is not set")
     else:
+        from django.contrib.staticfiles.storage import staticfiles_storage
+
+        release = os.path.realpath(os.path.dirname(os.path.dirname(P["answer"])))
+        if hasattr(staticfiles_storage, "manifest_name") and static_root:
+            if not (os.path.realpath(static_root) + "/").startswith(release + "/"):
+                fail(
+                    "STATIC_ROOT is %s, outside of the release, and its storage has a manifest: a worker of the release "
+                    "that serves would read the manifest of the new one" % static_root,
+                    'set STATIC_ROOT = BASE_DIR / "static" in the settings',
+                )
         out = io.StringIO()
         try:
             management.call_command("collectstatic", interactive=False, verbosity=1, stdout=out)

@@ -1,10 +1,11 @@
-"""Ask the site until the answer comes from the wanted release, or the time is over."""
+"""Ask the site until every worker of the wanted release has answered well, several times in a row, or the time is over."""
 
 import http.client
 import json
 import os
 import socket
 import sys
+import threading
 import time
 from urllib.parse import urlsplit
 
@@ -59,8 +60,10 @@ def serving_release():
     """The release whose directory is the working directory of the process that listens, for a site without our header."""
     listening = set()
     if P["bind"].startswith("unix:"):
+        # The live socket is a link, and the kernel knows the name that was bound.
+        path = os.path.realpath(P["bind"][len("unix:") :])
         with open("/proc/net/unix") as file:
-            listening = {line.split()[6] for line in file if line.rstrip().endswith(" " + P["bind"][5:])}
+            listening = {line.split()[6] for line in file if line.rstrip().endswith(" " + path)}
     else:
         port = "%04X" % int(P["bind"].rpartition(":")[2])
         for table in ("/proc/net/tcp", "/proc/net/tcp6"):
@@ -80,23 +83,37 @@ def serving_release():
             continue
     inside = P["releases"] + "/"
     names = {path[len(inside) :].split("/")[0] for path in found if path.startswith(inside)}
+    others = names - {P["release"]}
+    if P["release"] in names and others and others <= set(P["also"]):
+        # Two slots take from one socket: nobody can tell which of them this answer is from.
+        return others.pop()
     return names.pop() if len(names) == 1 else ""
 
 
+def from_another(answer):
+    """True for an answer of a release that may answer as well: connections to one socket go to either."""
+    return answer.getheader("X-Fabdjango-Release") in P["also"]
+
+
 def problem():
-    """Why the site is not healthy yet, or an empty string; and whether waiting may help."""
+    """Why the site is not healthy yet, or an empty string; whether waiting may help; and the worker that answered."""
     https = P["https"] == "yes"
     try:
         status, answer, body = ask(P["path"], https)
     except (OSError, http.client.HTTPException) as error:
-        return "nothing answers on %s: %s" % (P["bind"], error), True
+        return "nothing answers on %s: %s" % (P["bind"], error), True, ""
     release = answer.getheader("X-Fabdjango-Release") or serving_release()
+    worker = answer.getheader("X-Fabdjango-Worker", "")
     if release != P["release"]:
-        return "the answer comes from %s, not from %s" % (release or "another program", P["release"]), True
+        if release and release in P["also"]:
+            return "", False, ""
+        return "the answer comes from %s, not from %s" % (release or "another program", P["release"]), True, ""
     location = answer.getheader("Location", "")
     to_https = status in (301, 302, 307, 308) and urlsplit(location).scheme == "https"
     if to_https and P["https"] == "auto" and status not in P["expect"]:
         status, answer, body = ask(P["path"], True)
+        if from_another(answer):
+            return "", False, ""
         location = answer.getheader("Location", "")
         if (
             status in (301, 302, 307, 308)
@@ -104,49 +121,98 @@ def problem():
             and urlsplit(location).path == urlsplit(P["path"]).path
         ):
             return (
-                "the site redirects to https even a request that a proxy marked as https (X-Forwarded-Proto)\n"
-                "cure: set SECURE_PROXY_SSL_HEADER = ('HTTP_X_FORWARDED_PROTO', 'https') in the settings, or health.expect to %d"
-                % status
-            ), False
+                (
+                    "the site redirects to https even a request that a proxy marked as https (X-Forwarded-Proto)\n"
+                    "cure: set SECURE_PROXY_SSL_HEADER = ('HTTP_X_FORWARDED_PROTO', 'https') in the settings, or health.expect to %d"
+                    % status
+                ),
+                False,
+                "",
+            )
         https = True
     if status == 400 and 400 not in P["expect"]:
         return (
-            "the site answers 400 Bad Request to the host name %r\n"
-            "cure: add it to ALLOWED_HOSTS in the settings, or set fabdjango.health.host to a name that is there" % HOST
-        ), False
+            (
+                "the site answers 400 Bad Request to the host name %r\n"
+                "cure: add it to ALLOWED_HOSTS in the settings, or set fabdjango.health.host to a name that is there"
+                % HOST
+            ),
+            False,
+            "",
+        )
     if status not in P["expect"]:
         more = " to %s" % location if location else ""
-        return "%s answers %d%s, not %s\ncure: see the program's log, or set fabdjango.health" % (
-            P["path"],
-            status,
-            more,
-            " or ".join(map(str, P["expect"])),
-        ), status < 500
+        return (
+            "%s answers %d%s, not %s\ncure: see the program's log, or set fabdjango.health"
+            % (
+                P["path"],
+                status,
+                more,
+                " or ".join(map(str, P["expect"])),
+            ),
+            status < 500,
+            "",
+        )
     if P["text"] and P["text"].encode() not in body:
-        return "the answer to %s does not hold the text %r" % (P["path"], P["text"]), False
+        return "the answer to %s does not hold the text %r" % (P["path"], P["text"]), False, ""
     url = DJANGO.get("static_url") if P["static"] else ""
     if url and not urlsplit(url).netloc:
         status, answer, body = ask(urlsplit(url).path, https)
+        if from_another(answer):
+            return "", False, ""
         if status != 200 or not body:
-            return "the static file %s answers %d" % (urlsplit(url).path, status), False
-    return "", False
+            return "the static file %s answers %d" % (urlsplit(url).path, status), False, ""
+    return "", False, worker
+
+
+def asked():
+    """The same, whatever goes wrong on the way."""
+    try:
+        return problem()
+    except (OSError, http.client.HTTPException) as error:
+        return "the connection broke: %s" % error, True, ""
+
+
+def round_of(count):
+    """``count`` requests at once, so that a worker that is busy with one leaves the others to its neighbours."""
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(asked())) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
 
 
 began = time.monotonic()
 strikes = 0
+good = 0
+heard = set()
+since_good = 0.0
 why = "it was not asked"
 while True:
-    try:
-        why, may_change = problem()
-    except (OSError, http.client.HTTPException) as error:
-        why, may_change = "the connection broke: %s" % error, True
-    if not why:
-        print("%s serves on %s" % (P["release"], P["bind"]))
-        sys.exit(0)
-    # A worker that just started may answer once with an error; three times is its opinion.
-    strikes = 0 if may_change else strikes + 1
-    if strikes >= 3 or time.monotonic() - began > P["timeout"]:
+    # One after the other until the first good answer, then all workers at once.
+    answers = round_of(P["workers"]) if good and P["workers"] > 1 else [asked()]
+    bad = [answer for answer in answers if answer[0]]
+    now = time.monotonic()
+    if bad:
+        why, may_change, _ = bad[0]
+        good = 0
+        heard.clear()
+        # A worker that just started may answer once with an error; three times is its opinion.
+        strikes = 0 if may_change else strikes + 1
+        if strikes >= 3 or now - began > P["timeout"]:
+            print(why)
+            sys.exit(1)
+        time.sleep(0.2 if now - began < 5 else 1)
+        continue
+    strikes = 0
+    since_good = since_good if good else now
+    good += 1
+    heard |= {answer[2] for answer in answers if answer[2]}
+    # The kernel chooses who takes a connection, and may never choose one that is idle: 5 s are enough of a chance.
+    if good >= P["consecutive"] and (len(heard) >= P["workers"] or not heard or now - since_good > 5):
         break
-    time.sleep(0.2 if time.monotonic() - began < 5 else 1)
-print(why)
-sys.exit(1)
+    time.sleep(0.02)
+workers = "" if len(heard) < 2 else ", %d of %d workers" % (len(heard), P["workers"])
+print("%s serves on %s%s" % (P["release"], P["bind"], workers))

@@ -1,4 +1,4 @@
-"""Remove releases beyond the newest ones and virtualenvs that none of the kept releases uses."""
+"""Remove releases beyond the newest that have served, and virtualenvs that none of the kept releases uses."""
 
 import json
 import os
@@ -47,11 +47,28 @@ def counter(release):
     return int(release.split("-")[0])
 
 
-names = [name for name in os.listdir(RELEASES) if re.match(r"\d+-[0-9a-f]{12}$", name)]
+def listing(folder):
+    """The names in a folder; none if it is not there."""
+    try:
+        return os.listdir(os.path.join(ROOT, folder))
+    except OSError:
+        return []
+
+
+names = [name for name in listing("releases") if re.match(r"\d+-[0-9a-f]{12}$", name)]
 whole = sorted((name for name in names if marker(name)), key=counter, reverse=True)
-keep = set(whole[: P["keep"]]) | {P["current"]}
-if P["current"] in whole and P["current"] not in whole[: P["keep"]]:
-    keep.discard(whole[P["keep"] - 1])
+# A release that failed counts for nothing. One that is newer than the current one may be waiting for its turn.
+served = [name for name in whole if name in P["proven"] or name == P["current"]]
+waiting = [name for name in names if name not in served and counter(name) > counter(P["current"])]
+last_good = [name for name in P["proven"] if name in whole and name != P["current"]][-1:]
+newest = served[: P["keep"]]
+needed = {P["current"], *last_good}
+# The current one may be an old one, after a rollback: it takes the place of the oldest that was kept.
+spare = [name for name in reversed(newest) if name not in needed]
+keep = set(newest) | needed
+keep -= set(spare[: len(keep) - P["keep"]] if len(keep) > P["keep"] else [])
+# Pinned ones take nobody's place.
+keep |= set(listing("pins")) | set(waiting)
 paths = used()
 removed = []
 for name in names:
@@ -59,8 +76,8 @@ for name in names:
     if name not in keep and not is_used(path, paths):
         shutil.rmtree(path, ignore_errors=True)
         removed.append(name)
-kept = {(marker(name) or {}).get("venv") for name in os.listdir(RELEASES)}
-for key in os.listdir(VENVS):
+kept = {(marker(name) or {}).get("venv") for name in listing("releases")}
+for key in listing("venvs"):
     path = os.path.join(VENVS, key)
     if key not in kept and not is_used(path, paths):
         shutil.rmtree(path, ignore_errors=True)

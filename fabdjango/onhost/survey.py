@@ -206,10 +206,30 @@ def journal():
     found = []
     for line in (read(os.path.join(ROOT, "journal.jsonl")) or "").splitlines()[-500:]:
         try:
-            found.append(json.loads(line))
+            entry = json.loads(line)
         except ValueError:
             continue
+        if isinstance(entry, dict):
+            found.append(entry)
     return found
+
+
+def link(*names):
+    """The last part of what a symlink below the root points to, or an empty string."""
+    path = os.path.join(ROOT, *names)
+    return os.path.basename(os.readlink(path)) if os.path.islink(path) else ""
+
+
+def activation():
+    """The record of an activation that is under way or died, with its state; empty if there is none."""
+    for state in ("armed", "confirmed", "reverting"):
+        text = read(os.path.join(ROOT, "run", "activation." + state))
+        if text is not None:
+            try:
+                return dict(json.loads(text), state=state)
+            except ValueError:
+                return {"state": state}
+    return {}
 
 
 def resolve(ref):
@@ -273,7 +293,6 @@ for entry in LISTING:
         TREE[name] = head.split()[0]
 ATTRIBUTES = "\n".join(blob(name) or "" for name in TREE if posixpath.basename(name) == ".gitattributes")
 OWNER = pwd.getpwuid(os.getuid())
-CURRENT = os.path.join(ROOT, "current")
 
 facts = {
     "user": OWNER.pw_name,
@@ -292,10 +311,14 @@ facts = {
     "supervisor_conf_d": os.path.isdir("/etc/supervisor/conf.d"),
     "own_supervisord": os.path.exists(os.path.join(ROOT, "supervisor", "supervisord.conf")),
     "own_supervisord_installed": os.path.exists(os.path.join(ROOT, "supervisor", "venv", ".complete")),
-    "current": os.path.basename(os.readlink(CURRENT)) if os.path.islink(CURRENT) else "",
+    "current": link("current"),
+    "live_slot": link("run", "current.sock")[:1] if link("run", "current.sock") in ("a.sock", "b.sock") else "",
+    "slots": {slot: link("slots", slot) for slot in ("a", "b") if link("slots", slot)},
+    "activation": activation(),
     "releases": releases(),
     "highest": highest_counter(),
     "journal": journal(),
+    "pins": sorted(os.path.basename(path) for path in glob.glob(os.path.join(glob.escape(ROOT), "pins", "*"))),
     "venvs": sorted(
         os.path.basename(os.path.dirname(path))
         for path in glob.glob(os.path.join(glob.escape(ROOT), "venvs", "*", ".complete"))

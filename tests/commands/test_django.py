@@ -22,15 +22,64 @@ def test_manage() -> None:
     """)
 
 
+ENTRY = {"event": "migrate", "release": RELEASE, "by": "it's ada@laptop"}
+IN_RELEASE = """
+    [ -e '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/run' ] || refuse 'there is no such release yet: run deploy, or git.checkout and venv.install'
+    timeout -k 10 1800 /bin/sh '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/run' python - # """
+
+
 def test_migrate() -> None:
-    """Without a question, and with the way to see what was applied."""
-    step = django.migrate(sample_settings(), LAYOUT.release(RELEASE))
-    assert step.cure == "see what was applied: fab … django.migrations"
-    assert shown(step) == shell("""
-        # migrate: apply migrations
-        [ -e '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/run' ] || refuse 'there is no such release yet: run deploy, or git.checkout and venv.install'
-        timeout -k 10 1800 /bin/sh '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/run' python manage.py migrate --noinput
-    """)
+    """Under a lock, no more than the plan that was shown, and the journal is written by who knows what was applied."""
+    step = django.migrate(
+        sample_settings(django={"lock_timeout": 5}),
+        LAYOUT,
+        LAYOUT.release(RELEASE),
+        ["posts.0002", "posts.0001"],
+        ENTRY,
+    )
+    assert step.program == onhost.source("migrate")
+    assert step.parameters == {
+        "action": "migrate",
+        "expected": ["posts.0001", "posts.0002"],
+        "target_known": [],
+        "project": "blog",
+        "by": "it's ada@laptop",
+        "lock_timeout": 5,
+        "lock_file": "/srv/it's here/run/migrate.lock",
+        "mark": "/srv/it's here/run/migrate.json",
+        "journal": "/srv/it's here/journal.jsonl",
+        "entry": ENTRY,
+    }
+    assert shown(step) == shell(
+        "    # migrate: apply migrations"
+        + IN_RELEASE
+        + "Apply migrations, or reverse those that an older release lacks, under a lock of the database; the last line is JSON."
+    )
+
+
+def test_reverse() -> None:
+    """The newer release reverses, down to what the older one knows, and no more than was shown."""
+    settings = sample_settings(environment={"A": "it's"})
+    step = django.reverse(settings, LAYOUT, LAYOUT.release(RELEASE), ["posts.0001"], ["posts.0002"], ENTRY)
+    assert (step.name, step.title) == ("reverse", "reverse migrations")
+    assert step.parameters == {
+        **django.migrate(settings, LAYOUT, LAYOUT.release(RELEASE), ["posts.0002"], ENTRY).parameters,
+        "action": "reverse",
+        "target_known": ["posts.0001"],
+    }
+
+
+def test_plan_reversal() -> None:
+    """A look only, whose answer is data."""
+    step = django.plan_reversal(sample_settings(), LAYOUT.release(RELEASE), ("posts.0002", "it's.0001"))
+    assert step.capture
+    assert step.program == onhost.source("reverse_plan")
+    assert step.parameters == {"target_known": ["it's.0001", "posts.0002"]}
+    assert shown(step) == shell(
+        "    # plan-reversal: see whether migrations can be reversed"
+        + IN_RELEASE
+        + "What going back to an older release would do to the database, judged by its data; the answer is one line of JSON."
+    )
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_fetch_mirror() -> None:
         fi
         find '/srv/it'"'"'s here/repo.git' -name '*.lock' -type f -delete
         before=$(git --git-dir='/srv/it'"'"'s here/repo.git' for-each-ref)
-        GIT_TERMINAL_PROMPT=0 GIT_ASKPASS=/bin/false SSH_ASKPASS=/bin/false GIT_SSH_COMMAND='ssh -o BatchMode=yes -o ConnectTimeout=20' timeout -k 10 300 git --git-dir='/srv/it'"'"'s here/repo.git' -c gc.autoDetach=false -c maintenance.autoDetach=false fetch --quiet --force --prune --no-recurse-submodules -- 'git@example.com:it'"'"'s/blog.git' '+refs/heads/*:refs/heads/*' '+refs/tags/*:refs/tags/*'
+        GIT_TERMINAL_PROMPT=0 GIT_ASKPASS=/bin/false SSH_ASKPASS=/bin/false GIT_SSH_COMMAND='ssh -o BatchMode=yes -o ConnectTimeout=20' timeout -k 10 300 git --git-dir='/srv/it'"'"'s here/repo.git' -c gc.autoDetach=false -c maintenance.autoDetach=false -c core.fsync=all fetch --quiet --force --prune --no-recurse-submodules -- 'git@example.com:it'"'"'s/blog.git' '+refs/heads/*:refs/heads/*' '+refs/tags/*:refs/tags/*'
         [ "$before" != "$(git --git-dir='/srv/it'"'"'s here/repo.git' for-each-ref)" ] || unchanged "nothing new"
     """)
 
@@ -42,7 +42,7 @@ def test_a_repository_at_home() -> None:
         fi
         find "$HOME"/'a b/repo.git' -name '*.lock' -type f -delete
         before=$(git --git-dir="$HOME"/'a b/repo.git' for-each-ref)
-        GIT_TERMINAL_PROMPT=0 GIT_ASKPASS=/bin/false SSH_ASKPASS=/bin/false GIT_SSH_COMMAND='ssh -o BatchMode=yes -o ConnectTimeout=20' timeout -k 10 5 git --git-dir="$HOME"/'a b/repo.git' -c gc.autoDetach=false -c maintenance.autoDetach=false fetch --quiet --force --prune --no-recurse-submodules -- "$HOME"/'it'"'"'s.git' '+refs/heads/*:refs/heads/*' '+refs/tags/*:refs/tags/*'
+        GIT_TERMINAL_PROMPT=0 GIT_ASKPASS=/bin/false SSH_ASKPASS=/bin/false GIT_SSH_COMMAND='ssh -o BatchMode=yes -o ConnectTimeout=20' timeout -k 10 5 git --git-dir="$HOME"/'a b/repo.git' -c gc.autoDetach=false -c maintenance.autoDetach=false -c core.fsync=all fetch --quiet --force --prune --no-recurse-submodules -- "$HOME"/'it'"'"'s.git' '+refs/heads/*:refs/heads/*' '+refs/tags/*:refs/tags/*'
         [ "$before" != "$(git --git-dir="$HOME"/'a b/repo.git' for-each-ref)" ] || unchanged "nothing new"
     """)
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fabdjango.commands import gunicorn
 from fabdjango.exceptions import ConfigError
+from fabdjango.layout import Layout
 from fabdjango.plan import Put
 from tests.conftest import LAYOUT, RELEASE, sample_facts, sample_settings, sample_templates, shell, shown
 
 
-def configured(values: dict[str, Any], **facts: Any) -> dict[str, Any]:
+def configured(values: dict[str, Any], layout: Layout = LAYOUT, **facts: Any) -> dict[str, Any]:
     """gunicorn's settings, read as gunicorn reads them."""
-    directory = LAYOUT.release(RELEASE)
+    directory = layout.release(RELEASE)
     put = gunicorn.configure(
-        sample_settings(values), sample_facts(**facts), LAYOUT, sample_templates(), RELEASE, directory
+        sample_settings(values), sample_facts(**facts), layout, sample_templates(), RELEASE, directory
     )
     assert put == Put(directory / ".fabdjango" / "gunicorn.conf.py", put.content)
     found: dict[str, Any] = {}
@@ -40,7 +44,7 @@ def test_the_defaults() -> None:
     )
     assert [found[name] for name in names] == [
         "blog.wsgi:application",
-        "127.0.0.1:8000",
+        ["unix:/srv/it's here/run/manual.sock"],
         5,
         1,
         "sync",
@@ -63,8 +67,6 @@ def test_the_defaults() -> None:
         ({"interface": "asgi"}, {}, "wsgi_app", "blog.asgi:application"),
         ({"worker_class": "it's"}, {}, "worker_class", "it's"),
         ({"app": "it.is:make('a b')"}, {}, "wsgi_app", "it.is:make('a b')"),
-        ({"bind": "unix:{run}/{project}.sock"}, {}, "bind", "unix:/srv/it's here/run/blog.sock"),
-        ({"bind": "[::1]:8000"}, {}, "bind", "[::1]:8000"),
         ({"max_requests": 1000}, {}, "max_requests_jitter", 100),
         ({"options": {"keepalive": 5}}, {}, "keepalive", 5),
         ({"options": {"timeout": 99}}, {}, "timeout", 99),
@@ -74,6 +76,64 @@ def test_the_defaults() -> None:
 def test_a_setting(values: dict[str, Any], facts: dict[str, Any], name: str, value: object) -> None:
     """From fabric.yaml to gunicorn."""
     assert configured({"gunicorn": values}, **facts)[name] == value
+
+
+def test_where_a_slot_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a socket of its own; what the settings call bind is for the process manager and the switch."""
+    monkeypatch.setenv("FABDJANGO_SLOT", "b")
+    found = configured({"gunicorn": {"bind": "127.0.0.1:9000"}})
+    assert found["bind"] == ["unix:/srv/it's here/run/b.sock"]
+
+
+def test_a_live_slot_takes_from_the_held_socket_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """gunicorn gets both as numbers, and must not unlink what others listen on; a socket that was left behind is no obstacle."""
+    (tmp_path / "it's here").mkdir()
+    monkeypatch.setenv("FABDJANGO_SLOT", "a")
+    monkeypatch.setenv("FABDJANGO_FD", "3")
+    layout = Layout(PurePosixPath(tmp_path / "it's here"), "blog")
+    Path(layout.run).mkdir()
+    for _ in range(2):
+        found = configured({}, layout)
+        held, private = found["bind"]
+        assert held == "fd://3"
+        with socket.socket(fileno=int(private.removeprefix("fd://"))) as listening:
+            assert listening.getsockname() == str(layout.private_socket("a"))
+        server = SimpleNamespace(systemd=False)
+        found["on_starting"](server)
+        assert server.systemd
+
+
+@pytest.mark.parametrize(
+    ("values", "bind", "held"),
+    [
+        ({}, "127.0.0.1:8000", "127.0.0.1:8000"),
+        ({"gunicorn": {"bind": "[::1]:8000"}}, "[::1]:8000", "[::1]:8000"),
+        ({"nginx": {"domains": ["blog.example.com"]}}, "unix:/srv/it's here/run/current.sock", ""),
+        ({"gunicorn": {"bind": "unix:{run}/{project}.sock"}}, "unix:/srv/it's here/run/blog.sock", ""),
+        (
+            {"nginx": {"domains": ["blog.example.com"]}, "slots": "1"},
+            "unix:/srv/it's here/run/site.sock",
+            "unix:/srv/it's here/run/site.sock",
+        ),
+        ({"nginx": {"domains": ["blog.example.com"]}, "gunicorn": {"bind": ":80"}}, ":80", ":80"),
+    ],
+)
+def test_where_the_site_is_asked_and_who_holds_it(values: dict[str, Any], bind: str, held: str) -> None:
+    """A path is pointed at another slot by a rename; a port, and the only slot's address, are held by the process manager."""
+    settings = sample_settings(values)
+    assert (gunicorn.bind_of(settings, LAYOUT), gunicorn.held(settings, LAYOUT)) == (bind, held)
+
+
+def test_the_socket_of_a_slot_is_no_address_of_the_site() -> None:
+    """It would be gone with the slot."""
+    with pytest.raises(ConfigError, match=r"is where the slots listen for themselves$"):
+        gunicorn.bind_of(sample_settings(gunicorn={"bind": "unix:{run}/a.sock"}), LAYOUT)
+
+
+def test_a_root_that_is_too_long_for_the_sockets_of_slots() -> None:
+    """Also where the site itself has a port."""
+    with pytest.raises(ConfigError, match=r"run/a\.sock is too long for a socket$"):
+        gunicorn.bind_of(sample_settings(), Layout(PurePosixPath("/srv/it's " + "x" * 90), "blog"))
 
 
 def test_without_the_header() -> None:

@@ -189,7 +189,9 @@ def test_complete() -> None:
         fi
         sync -f -- '/srv/it'"'"'s here/releases/7-0123456789ab'
         printf '%s\n' '{"by": "it'"'"'s me", "commit": "0123456789abcdef0123456789abcdef01234567"}' > '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/release.json.new'
+        sync -- '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/release.json.new'
         mv -fT -- '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/release.json.new' '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/release.json'
+        sync -- '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango'
     """)
 
 
@@ -201,7 +203,7 @@ def test_clear_leftovers() -> None:
         # recover: clear what a dead deployment left
         rm -rf -- '/srv/it'"'"'s here/releases/1-it'"'"'s'
         find '/srv/it'"'"'s here/venvs' -mindepth 1 -maxdepth 1 -type d ! -exec test -e '{}/.complete' ';' -exec rm -rf -- '{}' '+' 2>/dev/null || :
-        rm -rf -- '/srv/it'"'"'s here'/.current.* '/srv/it'"'"'s here/shared'/.fabdjango.*
+        rm -rf -- '/srv/it'"'"'s here'/.current.* '/srv/it'"'"'s here/run'/.*.new '/srv/it'"'"'s here/shared'/.fabdjango.*
         note 'removed 1-it'"'"'s, which were never completed'
     """)
 
@@ -214,26 +216,6 @@ def test_nothing_left_over() -> None:
 def test_no_site_yet() -> None:
     """Nothing to clear."""
     assert release.clear_leftovers(sample_facts(root_exists=False, subject="it's"), LAYOUT) is None
-
-
-def test_switch_current() -> None:
-    """By one rename, and only to a complete release."""
-    assert shown(release.switch_current(LAYOUT, RELEASE)) == shell("""
-        # switch: current is releases/7-0123456789ab
-        [ -e '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/release.json' ] || refuse 'releases/7-0123456789ab is not complete'
-        [ "$(readlink '/srv/it'"'"'s here/current')" != releases/7-0123456789ab ] || unchanged 'it was'
-        rm -f -- '/srv/it'"'"'s here/.current.7-0123456789ab'
-        ln -s -- releases/7-0123456789ab '/srv/it'"'"'s here/.current.7-0123456789ab'
-        mv -fT -- '/srv/it'"'"'s here/.current.7-0123456789ab' '/srv/it'"'"'s here/current'
-    """)
-
-
-def test_switch_to_nothing() -> None:
-    """The way back of the first deploy."""
-    assert shown(release.switch_to_nothing(LAYOUT)) == shell("""
-        # switch-back: no release is current, as before
-        rm -f -- '/srv/it'"'"'s here/current'
-    """)
 
 
 def test_still_as_surveyed() -> None:
@@ -253,21 +235,28 @@ def test_still_as_surveyed_before_the_first() -> None:
     """)
 
 
+ASKED = {
+    "bind": "unix:/srv/it's here/run/x.sock",
+    "path": "/it's",
+    "expect": (200, 204),
+    "text": "a b",
+    "host": "",
+    "https": "auto",
+    "static": "",
+    "workers": 1,
+}
+HEALTH = {"path": "/it's", "text": "a b", "expect": [200, 204]}
+
+
 def test_ask_health() -> None:
-    """From the Python of the release, with everything as parameters."""
-    settings = sample_settings(
-        health={"path": "/it's", "text": "a b", "expect": [200, 204]}, gunicorn={"bind": "unix:{run}/x.sock"}
-    )
-    step = release.ask_health(settings, LAYOUT, RELEASE, timeout=5)
+    """From the Python of the release, with everything as parameters; outside, one answer at a time is enough."""
+    settings = sample_settings(health=HEALTH, gunicorn={"bind": "unix:{run}/x.sock"})
+    step = release.ask_health(settings, LAYOUT, RELEASE, timeout=5, also=("6-it's",))
     assert step.program == onhost.source("health")
     assert step.parameters == {
-        "bind": "unix:/srv/it's here/run/x.sock",
-        "path": "/it's",
-        "expect": (200, 204),
-        "text": "a b",
-        "host": "",
-        "https": "auto",
-        "static": "",
+        **ASKED,
+        "also": ("6-it's",),
+        "consecutive": 3,
         "timeout": 5,
         "release": "7-0123456789ab",
         "releases": "/srv/it's here/releases",
@@ -276,8 +265,27 @@ def test_ask_health() -> None:
     assert shown(step) == shell("""
         # health: 7-0123456789ab answers /it's
         cd -- '/srv/it'"'"'s here'
-        "$(cat -- '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/venv')"/bin/python - # Ask the site until the answer comes from the wanted release, or the time is over.
+        "$(cat -- '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/venv')"/bin/python - # Ask the site until every worker of the wanted release has answered well, several times in a row, or the time is over.
     """)
+
+
+def test_a_slot_is_asked_at_its_own_socket() -> None:
+    """All its workers; with what an older release wants to be asked, and not with the settings of now."""
+    settings = sample_settings(health=HEALTH, gunicorn={"bind": "unix:{run}/x.sock"})
+    older = {"bind": "127.0.0.1:1", "path": "/old", "workers": 5}
+    step = release.ask_health(settings, LAYOUT, RELEASE, slot="b", how=older)
+    assert (step.title, {name: step.parameters[name] for name in ("bind", "path", "workers", "text")}) == (
+        "7-0123456789ab answers /old in slot b",
+        {"bind": "unix:/srv/it's here/run/b.sock", "path": "/old", "workers": 5, "text": "a b"},
+    )
+    outside = release.ask_health(settings, LAYOUT, RELEASE, how=older).parameters
+    assert (outside["bind"], outside["workers"]) == ("127.0.0.1:1", 1)
+
+
+def test_a_release_keeps_how_it_is_asked() -> None:
+    """What its marker says is what a revert to it asks."""
+    settings = sample_settings(health=HEALTH, gunicorn={"bind": "unix:{run}/x.sock"})
+    assert release.how_to_ask(settings, LAYOUT, 9) == {**ASKED, "workers": 9}
 
 
 def test_hook() -> None:
@@ -323,21 +331,58 @@ def test_no_commands() -> None:
 
 
 def test_journal() -> None:
-    """One line of JSON with the host's time."""
+    """One line of JSON with the host's time, on the disk before anybody is told."""
     assert shown(release.journal(LAYOUT, {"event": "deploy", "by": "it's me"})) == shell(r"""
         # journal: write the journal
+        [ ! -s '/srv/it'"'"'s here/journal.jsonl' ] || [ -z "$(tail -c 1 -- '/srv/it'"'"'s here/journal.jsonl')" ] || printf "\n" >> '/srv/it'"'"'s here/journal.jsonl'
         printf '{"time": "%s", %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" '"by": "it'"'"'s me", "event": "deploy"}' >> '/srv/it'"'"'s here/journal.jsonl'
+        sync -- '/srv/it'"'"'s here/journal.jsonl'
+    """)
+
+
+def test_journal_undone() -> None:
+    """Reverted is a release that had the traffic; one that never had it has failed."""
+    step = release.journal_undone(LAYOUT, {"by": "it's me"}, LAYOUT.run / "activation.reverting")
+    assert shown(step) == shell(r"""
+        # journal: write the journal
+        if [ -e '/srv/it'"'"'s here/run/activation.reverting' ]; then
+        [ ! -s '/srv/it'"'"'s here/journal.jsonl' ] || [ -z "$(tail -c 1 -- '/srv/it'"'"'s here/journal.jsonl')" ] || printf "\n" >> '/srv/it'"'"'s here/journal.jsonl'
+        printf '{"time": "%s", %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" '"by": "it'"'"'s me", "result": "reverted"}' >> '/srv/it'"'"'s here/journal.jsonl'
+        else
+        [ ! -s '/srv/it'"'"'s here/journal.jsonl' ] || [ -z "$(tail -c 1 -- '/srv/it'"'"'s here/journal.jsonl')" ] || printf "\n" >> '/srv/it'"'"'s here/journal.jsonl'
+        printf '{"time": "%s", %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" '"by": "it'"'"'s me", "result": "failed"}' >> '/srv/it'"'"'s here/journal.jsonl'
+        fi
+        sync -- '/srv/it'"'"'s here/journal.jsonl'
     """)
 
 
 def test_prune() -> None:
-    """The decision is made on the host, where the processes are."""
-    step = release.prune(sample_settings(keep_releases=3), LAYOUT, RELEASE)
+    """The decision is made on the host, where the processes are; the current release counts as the last that served."""
+    step = release.prune(sample_settings(keep_releases=3), LAYOUT, RELEASE, ("5-it's", RELEASE, "6-b"))
     assert step.program == onhost.source("prune")
-    assert step.parameters == {"root": "/srv/it's here", "keep": 3, "current": "7-0123456789ab"}
+    assert step.parameters == {
+        "root": "/srv/it's here",
+        "keep": 3,
+        "current": "7-0123456789ab",
+        "proven": ["5-it's", "6-b", "7-0123456789ab"],
+    }
     assert shown(step) == shell("""
         # prune: keep 3 releases
-        python3 - # Remove releases beyond the newest ones and virtualenvs that none of the kept releases uses.
+        python3 - # Remove releases beyond the newest that have served, and virtualenvs that none of the kept releases uses.
+    """)
+
+
+def test_pin_and_unpin() -> None:
+    """A file for each; both may be repeated."""
+    assert shown(release.pin(LAYOUT, RELEASE), release.unpin(LAYOUT, RELEASE)) == shell("""
+        # pin: 7-0123456789ab is kept
+        [ -d '/srv/it'"'"'s here/releases/7-0123456789ab' ] || refuse 'there is no release 7-0123456789ab'
+        [ ! -e '/srv/it'"'"'s here/pins/7-0123456789ab' ] || unchanged 'it was'
+        mkdir -p -- '/srv/it'"'"'s here/pins'
+        touch -- '/srv/it'"'"'s here/pins/7-0123456789ab'
+        # unpin: 7-0123456789ab is kept no longer than others
+        [ -e '/srv/it'"'"'s here/pins/7-0123456789ab' ] || unchanged 'it was not pinned'
+        rm -f -- '/srv/it'"'"'s here/pins/7-0123456789ab'
     """)
 
 
@@ -365,25 +410,20 @@ def test_what_makes_a_release_another() -> None:
     assert len({same, *others}) == len(others) + 1
 
 
-def test_the_switch_on_a_real_disk(tmp_path: Path) -> None:
-    """The steps above do what they say: shared data is kept, current is never a folder with a link in it."""
+def test_shared_paths_on_a_real_disk(tmp_path: Path) -> None:
+    """What the first commit has there is taken along once; what the site wrote since stays."""
     layout = Layout(PurePosixPath(tmp_path / "it's here"), "blog")
     settings = sample_settings(shared=["media/", "it's/db.sqlite3"])
     for name, text in (("1-000000000001", "one"), ("2-000000000002", "two")):
         path = Path(layout.release(name))
-        (path / ".fabdjango").mkdir(parents=True)
-        (path / ".fabdjango" / "release.json").write_text("{}")
-        (path / "media").mkdir()
+        (path / "media").mkdir(parents=True)
         (path / "media" / "a b").write_text(text)
         linked = release.link_shared(settings, layout, name)
         assert linked
-        for step in (linked, release.switch_current(layout, name), release.switch_current(layout, name)):
-            script = "unchanged() { exit 0; }; refuse() { exit 1; }; set -e\n" + step.body
-            subprocess.run(["dash"], input=script.encode(), check=True)
-        assert Path(layout.current).readlink() == Path("releases", name)
-        (Path(layout.current) / "it's" / "db.sqlite3").write_text(text)
-    current = Path(layout.current)
-    assert (current / "media" / "a b").read_text() == "one"
-    assert (current / "it's" / "db.sqlite3").read_text() == "two"
-    assert sorted(path.name for path in Path(layout.root).iterdir()) == ["current", "releases", "shared"]
+        subprocess.run(["dash", "-e"], input=linked.body.encode(), check=True)
+        (path / "it's" / "db.sqlite3").write_text(text)
+    newest = Path(layout.release("2-000000000002"))
+    assert (newest / "media" / "a b").read_text() == "one"
+    assert (newest / "it's" / "db.sqlite3").read_text() == "two"
+    assert sorted(path.name for path in Path(layout.root).iterdir()) == ["releases", "shared"]
     assert (Path(layout.release("1-000000000001")) / "it's" / "db.sqlite3").read_text() == "two"

@@ -1,4 +1,4 @@
-"""The process manager: which one, what it reads, and what it is told."""
+"""supervisor as the process manager: which one, what it reads, and what it is told."""
 
 from __future__ import annotations
 
@@ -11,17 +11,31 @@ from supervisor.options import UnhosedConfigParser  # type: ignore[import-untype
 
 from fabdjango import onhost
 from fabdjango.commands import supervisor
-from fabdjango.exceptions import FabdjangoError
+from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.layout import Layout
 from fabdjango.plan import Put
 from tests.conftest import LAYOUT, sample_facts, sample_settings, sample_templates, shell, shown
 
-SYSTEM = supervisor.find(sample_settings(supervisor={"level": "system"}), sample_facts(), LAYOUT)
-OWN = supervisor.find(sample_settings(supervisor={"level": "virtualenv"}), sample_facts(), LAYOUT)
+PROCESSES = {
+    "worker": {"command": "celery -A 'it is' worker", "stop_timeout": 90, "startsecs": 3},
+    "beat": {"command": "cd 'a b'; exec beat"},
+}
+
+
+def found(
+    level: str = "system", held: str = "", layout: Layout = LAYOUT, facts: dict[str, Any] | None = None, **more: Any
+) -> supervisor.Supervisord:
+    """The sample site's supervisord; ``more`` is settings."""
+    settings = sample_settings({"supervisor": {"level": level}, **more})
+    return supervisor.find(settings, sample_facts(**(facts or {})), layout, sample_templates(), held=held)
+
+
+SYSTEM = found(processes=PROCESSES)
+OWN = found("virtualenv", processes=PROCESSES)
 
 
 @pytest.mark.parametrize(
-    ("level", "facts", "found"),
+    ("level", "facts", "level_found"),
     [
         ("auto", {}, "system"),
         ("auto", {"sudo": False}, "virtualenv"),
@@ -34,10 +48,10 @@ OWN = supervisor.find(sample_settings(supervisor={"level": "virtualenv"}), sampl
         ("virtualenv", {}, "virtualenv"),
     ],
 )
-def test_find(level: str, facts: dict[str, Any], found: str) -> None:
+def test_find(level: str, facts: dict[str, Any], level_found: str) -> None:
     """What the setting says, or what the host allows; once chosen, a level stays."""
     settings = sample_settings(supervisor={"level": level}, environment={"A": "it's"})
-    assert supervisor.find(settings, sample_facts(**facts), LAYOUT).level == found
+    assert supervisor.level_of(settings, sample_facts(**facts)) == level_found
 
 
 @pytest.mark.parametrize(
@@ -52,7 +66,7 @@ def test_find(level: str, facts: dict[str, Any], found: str) -> None:
 def test_a_level_that_is_not_there(level: str, facts: dict[str, Any], message: str) -> None:
     """The cure names the other level."""
     with pytest.raises(FabdjangoError) as caught:
-        supervisor.find(sample_settings(supervisor={"level": level}), sample_facts(**facts), LAYOUT, "it's web1")
+        supervisor.level_of(sample_settings(supervisor={"level": level}), sample_facts(**facts), "it's web1")
     assert (caught.value.message, caught.value.host) == (message, "it's web1")
     assert "fabdjango.supervisor.level" in caught.value.cure
 
@@ -82,38 +96,62 @@ def test_who_commands_it() -> None:
     ]
 
 
-def test_the_programs() -> None:
-    """gunicorn and the other processes as one group; a shell line of several commands is stopped as a whole."""
-    settings = sample_settings(
-        processes={
-            "worker": {"command": "celery -A 'it is' worker", "stop_timeout": 90, "startsecs": 3},
-            "beat": {"command": "cd 'a b'; exec beat"},
-        }
-    )
-    put = supervisor.configuration(settings, sample_facts(), LAYOUT, sample_templates(), SYSTEM)
-    assert put == Put(SYSTEM.conf_path, put.content)
+def programs_of(daemon: supervisor.Supervisord) -> dict[str, list[object]]:
+    """What supervisor's own parser reads: command, account, seconds and whether a signal goes to the whole group."""
+    (put,) = daemon.files
+    assert put == Put(daemon.conf_path, put.content)
     parser = UnhosedConfigParser()
     parser.read_string(put.content)
-    private = "/srv/it's here/current/.fabdjango"
-    found = {
-        name: [
-            shlex.split(parser.saneget(f"program:{name}", "command", expansions={})),
-            *(parser.get(f"program:{name}", key) for key in ("user", "startsecs", "stopwaitsecs", "stopasgroup")),
+    return {
+        section: [
+            shlex.split(parser.saneget(section, "command", expansions={"process_num": 97})),
+            *(parser.get(section, key) for key in ("user", "startsecs", "stopwaitsecs", "stopasgroup")),
         ]
-        for name in ("blog-web", "blog-worker", "blog-beat")
+        for section in parser.sections()
     }
-    assert found == {
-        "blog-web": [["/bin/sh", f"{private}/web"], "ada", "2", "40", "false"],
-        "blog-worker": [["/bin/sh", f"{private}/process-worker"], "ada", "3", "90", "false"],
-        "blog-beat": [["/bin/sh", f"{private}/process-beat"], "ada", "2", "30", "true"],
+
+
+START = "/srv/it's here/run/slot"
+PRIVATE = "/srv/it's here/current/.fabdjango"
+
+
+def test_the_programs() -> None:
+    """A program a slot and a process, none in a group; a shell line of several commands is stopped as a whole."""
+    assert programs_of(SYSTEM) == {
+        "program:blog-web-a": [["/bin/sh", START, "a"], "ada", "1", "40", "false"],
+        "program:blog-web-b": [["/bin/sh", START, "b"], "ada", "1", "40", "false"],
+        "program:blog-worker": [["/bin/sh", f"{PRIVATE}/process-worker"], "ada", "3", "90", "false"],
+        "program:blog-beat": [["/bin/sh", f"{PRIVATE}/process-beat"], "ada", "2", "30", "true"],
     }
-    assert parser.get("group:blog", "programs") == "blog-web,blog-worker,blog-beat"
-    assert "it is" not in put.content
+    assert "it is" not in SYSTEM.files[0].content
+
+
+@pytest.mark.parametrize(
+    ("held", "name", "socket"),
+    [
+        ("127.0.0.1:8000", "blog-web-8000", "tcp://127.0.0.1:8000"),
+        ("0.0.0.0:80", "blog-web-0.0.0.0-80", "tcp://0.0.0.0:80"),
+        (":80", "blog-web-any-80", "tcp://0.0.0.0:80"),
+    ],
+)
+def test_a_held_socket(held: str, name: str, socket: str) -> None:
+    """One group for both slots, which a longer graceful_timeout does not change: that would start both anew."""
+    daemon = found(held=held, gunicorn={"graceful_timeout": 120})
+    assert programs_of(daemon) == {f"fcgi-program:{name}": [["/bin/sh", START, "a", "0"], "ada", "1", "300", "false"]}
+    assert f"socket={socket}\n" in daemon.files[0].content
+    assert daemon.files == found(held=held).files
+
+
+def test_supervisor_cannot_hold_ipv6() -> None:
+    """The cure names what can."""
+    with pytest.raises(ConfigError, match=r"cannot hold a socket of IPv6, such as \[::1\]:8000$") as caught:
+        found(held="[::1]:8000")
+    assert "fabdjango.manager to systemd" in caught.value.cure
 
 
 def test_install_system() -> None:
     """Debian's service must run; we do not start other people's."""
-    assert shown(*supervisor.install(sample_settings(), sample_facts(), LAYOUT, sample_templates(), SYSTEM)) == shell("""
+    assert shown(*SYSTEM.install()) == shell("""
         # supervisor (as root): supervisor runs
         supervisorctl pid >/dev/null || refuse 'the supervisor service does not run'
         out=$(supervisorctl reread) || { printf '%s\\n' "$out"; exit 1; }
@@ -123,7 +161,7 @@ def test_install_system() -> None:
 
 def test_install_own() -> None:
     """Installed once, started once; it does not inherit our lock."""
-    assert shown(*supervisor.install(sample_settings(), sample_facts(), LAYOUT, sample_templates(), OWN)) == shell("""
+    assert shown(*OWN.install()) == shell("""
         # supervisor: install supervisor into a virtualenv of its own
         if [ -e '/srv/it'"'"'s here/supervisor/venv/.complete' ]; then
           unchanged 'is there'
@@ -143,15 +181,15 @@ def test_install_own() -> None:
         if '/srv/it'"'"'s here/supervisor/venv/bin/python' -m supervisor.supervisorctl -c '/srv/it'"'"'s here/supervisor/supervisord.conf' pid >/dev/null 2>&1; then
           unchanged 'it runs'
         fi
-        '/srv/it'"'"'s here/supervisor/venv/bin/python' -m supervisor.supervisord -c '/srv/it'"'"'s here/supervisor/supervisord.conf' 9>&-
+        '/srv/it'"'"'s here/supervisor/venv/bin/python' -m supervisor.supervisord -c '/srv/it'"'"'s here/supervisor/supervisord.conf' 8>&- 9>&-
         n=0; until '/srv/it'"'"'s here/supervisor/venv/bin/python' -m supervisor.supervisorctl -c '/srv/it'"'"'s here/supervisor/supervisord.conf' pid >/dev/null 2>&1; do n=$((n + 1)); [ $n -lt 100 ] || refuse 'supervisord does not come up'; sleep 0.1; done
     """)
 
 
 def test_install_own_with_pip() -> None:
     """Without uv."""
-    settings = sample_settings(venv={"installer": "pip", "index_url": "https://it's/"})
-    assert shown(supervisor.install(settings, sample_facts(), LAYOUT, sample_templates(), OWN)[0]) == shell("""
+    daemon = found("virtualenv", venv={"installer": "pip", "index_url": "https://it's/"})
+    assert shown(daemon.install()[0]) == shell("""
         # supervisor: install supervisor into a virtualenv of its own
         if [ -e '/srv/it'"'"'s here/supervisor/venv/.complete' ]; then
           unchanged 'is there'
@@ -170,142 +208,125 @@ def test_install_own_with_pip() -> None:
 def test_a_root_that_is_too_long_for_a_socket() -> None:
     """The kernel takes 107 bytes."""
     layout = Layout(PurePosixPath("/srv/it's " + "x" * 80), "blog")
-    daemon = supervisor.find(sample_settings(supervisor={"level": "virtualenv"}), sample_facts(), layout)
     with pytest.raises(FabdjangoError, match=r"supervisor\.sock is too long for a socket$"):
-        supervisor.install(sample_settings(), sample_facts(), layout, sample_templates(), daemon)
+        found("virtualenv", layout=layout).install()
 
 
 def test_check() -> None:
-    """supervisor's own parser reads the file first, from standard input."""
-    put = Put(OWN.conf_path, "[program:it's]")
-    step = supervisor.check(LAYOUT, OWN, put)
+    """supervisor's own parser reads the file first, from standard input; the Python is the one that it is written for."""
+    step = SYSTEM.check()
     assert step.program == onhost.source("check_supervisor")
-    assert step.parameters == {"text": "[program:it's]", "name": "blog.conf"}
-    assert shown(step) == shell("""
-        # supervisor-check: supervisor reads blog.conf
+    assert step.parameters == {"text": SYSTEM.files[0].content, "name": "blog.conf"}
+    assert shown(step, OWN.check()) == shell(r"""
+        # manager-check: supervisor reads blog.conf
+        "$(sed -n '1s/^#! *\([^ ]*\).*/\1/p' "$(command -v supervisord)")" - # Read a program file with supervisor's own parser; the words of its complaint are the output.
+        # manager-check: supervisor reads blog.conf
         '/srv/it'"'"'s here/supervisor/venv/bin/python' - # Read a program file with supervisor's own parser; the words of its complaint are the output.
     """)
 
 
-def test_check_with_the_systems() -> None:
-    """The Python that the system's supervisord is written for."""
-    assert shown(supervisor.check(LAYOUT, SYSTEM, Put(SYSTEM.conf_path, "it's"))) == shell(r"""
-        # supervisor-check: supervisor reads blog.conf
-        "$(sed -n '1s/^#! *\([^ ]*\).*/\1/p' "$(command -v supervisord)")" - # Read a program file with supervisor's own parser; the words of its complaint are the output.
-    """)
-
-
 def test_configure() -> None:
-    """As root at the level of the system."""
-    assert shown(supervisor.configure(SYSTEM, Put(SYSTEM.conf_path, "it's"))) == shell("""
+    """The file, and let supervisor read it: that does nothing to any program."""
+    assert shown(found().configure()) == shell(r"""
         # configure (as root): write /etc/supervisor/conf.d/blog.conf
         replace /etc/supervisor/conf.d/blog.conf 644 <<'EOF'
-        (4 bytes)
+        (1016 bytes)
         EOF
         [ "$changed_files" ] || unchanged "as before"
-    """)
-
-
-def test_restart() -> None:
-    """One restart, by update if the file has changed, else by restart; other groups are left alone."""
-    assert shown(supervisor.restart(sample_settings(), SYSTEM)) == shell(r"""
-        # restart (as root): restart blog:*
         out=$(supervisorctl reread) || { printf '%s\n' "$out"; exit 1; }
         case $out in *ERROR*) printf "%s\n" "$out"; exit 1;; esac
-        changed=$(supervisorctl update blog) || { printf '%s\n' "$changed"; exit 1; }
-        if [ "$changed" ]; then printf "%s\n" "$changed"; else supervisorctl restart 'blog:*'; fi
     """)
 
 
-def test_restart_own() -> None:
-    """The same at a supervisord of the site's own."""
-    assert supervisor.restart(sample_settings(), OWN).body == shell(r"""
-        out=$('/srv/it'"'"'s here/supervisor/venv/bin/python' -m supervisor.supervisorctl -c '/srv/it'"'"'s here/supervisor/supervisord.conf' reread) || { printf '%s\n' "$out"; exit 1; }
-        case $out in *ERROR*) printf "%s\n" "$out"; exit 1;; esac
-        changed=$('/srv/it'"'"'s here/supervisor/venv/bin/python' -m supervisor.supervisorctl -c '/srv/it'"'"'s here/supervisor/supervisord.conf' update blog) || { printf '%s\n' "$changed"; exit 1; }
-        if [ "$changed" ]; then printf "%s\n" "$changed"; else '/srv/it'"'"'s here/supervisor/venv/bin/python' -m supervisor.supervisorctl -c '/srv/it'"'"'s here/supervisor/supervisord.conf' restart 'blog:*'; fi
-    """)
+TOLD = "python' - # Tell supervisord, over its own interface, what becomes of the site's programs; nobody else's are touched."
 
 
 def test_restore() -> None:
-    """The file as it was, and the programs with it."""
-    previous = Put(OWN.conf_path, "it's")
-    assert shown(supervisor.restore(sample_settings(), OWN, previous)).splitlines()[:4] == [
-        "# restart-back: restart the previous release",
-        "replace '/srv/it'\"'\"'s here/supervisor/conf.d/blog.conf' 644 <<'EOF'",
-        "(4 bytes)",
-        "EOF",
+    """The file as it was; without one before, none."""
+    assert shown(OWN.restore((Put(OWN.conf_path, "it's"),)), OWN.restore((None,))) == shell(f"""
+        # configure-back: /srv/it's here/supervisor/conf.d/blog.conf as it was
+        replace '/srv/it'"'"'s here/supervisor/conf.d/blog.conf' 644 <<'EOF'
+        (4 bytes)
+        EOF
+        export FABDJANGO_RUN
+        '/srv/it'"'"'s here/supervisor/venv/bin/{TOLD}
+        # configure-back: /srv/it's here/supervisor/conf.d/blog.conf as it was
+        rm -f -- '/srv/it'"'"'s here/supervisor/conf.d/blog.conf'
+        export FABDJANGO_RUN
+        '/srv/it'"'"'s here/supervisor/venv/bin/{TOLD}
+    """)
+
+
+def test_what_supervisord_is_told() -> None:
+    """Names and times as data; every program has its own time to stop, and only our groups are named."""
+    step = found(held="127.0.0.1:8000", processes=PROCESSES).start_slot("b")
+    assert (step.name, step.title, step.user) == ("start", "start blog-web-b", "root")
+    assert step.parameters == {
+        "verb": "start_slot",
+        "project": "blog",
+        "config": "",
+        "limits": {"blog-web-a": 40, "blog-web-b": 40, "blog-worker": 90, "blog-beat": 30},
+        "previous": ("blog-web-8000", "blog-worker", "blog-beat"),
+        "patience": 33,
+        "group": "blog-web-8000",
+        "program": "blog-web-b",
+        "other": "blog-web-a",
+        "link": "/srv/it's here/slots/a",
+        "held": True,
+    }
+    stop = OWN.stop_slot("a")
+    assert (stop.name, stop.user, stop.parameters["verb"], stop.parameters["group"]) == (
+        "stop-old",
+        "",
+        "stop_slot",
+        "blog-web-a",
+    )
+    assert stop.parameters["config"] == "/srv/it's here/supervisor/supervisord.conf"
+
+
+def test_the_processes() -> None:
+    """Those of the settings; and where there are none, those that the file on the host had."""
+    step = SYSTEM.restart_processes()
+    assert step
+    assert step.parameters["programs"] == ["blog-worker", "blog-beat"]
+    assert found().restart_processes() is None
+    path = "/etc/supervisor/conf.d/blog.conf"
+    before = {"managed": {path: {"text": "[program:blog-web-a]\n[program:blog-it's]\n"}}}
+    after = found(facts=before).restart_processes()
+    assert after
+    assert after.parameters["previous"] == ("blog-web-a", "blog-it's", "blog-web-a", "blog-web-b")
+
+
+def test_start_and_stop() -> None:
+    """The live slot and the processes, or one of them; stop is for both slots."""
+    worker, beat = ["blog-worker"] * 2, ["blog-beat"] * 2
+    assert SYSTEM.start("", "b").parameters["targets"] == [["blog-web-b"] * 2, worker, beat]
+    assert SYSTEM.stop().parameters["targets"] == [["blog-web-a"] * 2, ["blog-web-b"] * 2, worker, beat]
+    assert SYSTEM.stop("worker").parameters["targets"] == [worker]
+    assert found(held="127.0.0.1:8000").stop("web").parameters["targets"] == [
+        ["blog-web-8000", "blog-web-a"],
+        ["blog-web-8000", "blog-web-b"],
     ]
 
 
-def test_restore_nothing() -> None:
-    """Before the first deploy there was none."""
-    assert shown(supervisor.restore(sample_settings(), OWN, None)) == shell("""
-        # restart-back: no program of the site, as before
-        rm -f -- '/srv/it'"'"'s here/supervisor/conf.d/blog.conf'
-        '/srv/it'"'"'s here/supervisor/venv/bin/python' -m supervisor.supervisorctl -c '/srv/it'"'"'s here/supervisor/supervisord.conf' reread >/dev/null || :
-        '/srv/it'"'"'s here/supervisor/venv/bin/python' -m supervisor.supervisorctl -c '/srv/it'"'"'s here/supervisor/supervisord.conf' update blog || :
-    """)
-
-
-def test_wait_running() -> None:
-    """Until every program has stayed up; a program that cannot is told at once."""
-    assert shown(supervisor.wait_running(sample_settings(), OWN, 5)) == shell(r"""
-        # running: blog:* stays up
-        n=0
-        while :; do
-          s=$('/srv/it'"'"'s here/supervisor/venv/bin/python' -m supervisor.supervisorctl -c '/srv/it'"'"'s here/supervisor/supervisord.conf' status 'blog:*') || :
-          case $s in *FATAL*|*"no such"*|*refused*) printf '%s\n' "$s"; refuse 'a program of the site does not stay up';; esac
-          printf '%s\n' "$s" | grep -qv ' RUNNING ' || break
-          n=$((n + 1)); [ $n -lt 25 ] || { printf '%s\n' "$s"; refuse 'the programs of the site do not come up'; }
-          sleep 0.2
-        done
-    """)
-
-
-def test_tail() -> None:
-    """The end of every log, for the report of a failure."""
-    step = supervisor.tail(sample_settings(processes={"worker": {"command": "it's"}}), OWN)
-    assert step.capture
-    assert shown(step) == shell("""
-        # log: the end of the log
-        tail -q -n 40 -- '/srv/it'"'"'s here/shared/log/blog-web.log' '/srv/it'"'"'s here/shared/log/blog-worker.log' 2>/dev/null || :
-    """)
-
-
-def test_start() -> None:
-    """What runs already is no error, and unchanged if nothing else was to do."""
-    assert shown(supervisor.start(sample_settings(), OWN)) == shell(r"""
-        # start: start blog:*
-        out=$('/srv/it'"'"'s here/supervisor/venv/bin/python' -m supervisor.supervisorctl -c '/srv/it'"'"'s here/supervisor/supervisord.conf' start 'blog:*') && done=1 || done=
-        printf "%s\n" "$out"
-        [ "$done" ] || [ -z "$(printf "%s\n" "$out" | grep -v 'already started')" ]
-        case $out in ''|*'already started'*) unchanged 'already started';; esac
-    """)
-
-
-def test_stop_one() -> None:
-    """One program of the group."""
-    assert shown(supervisor.stop(sample_settings(), OWN, "worker")) == shell(r"""
-        # stop: stop blog:blog-worker
-        out=$('/srv/it'"'"'s here/supervisor/venv/bin/python' -m supervisor.supervisorctl -c '/srv/it'"'"'s here/supervisor/supervisord.conf' stop blog:blog-worker) && done=1 || done=
-        printf "%s\n" "$out"
-        [ "$done" ] || [ -z "$(printf "%s\n" "$out" | grep -v 'not running')" ]
-        case $out in ''|*'not running'*) unchanged 'not running';; esac
-    """)
-
-
 def test_status() -> None:
-    """supervisorctl's status 3 only says that something does not run."""
-    assert shown(supervisor.status(sample_settings(), OWN)) == shell("""
-        # status: supervisor: blog
-        '/srv/it'"'"'s here/supervisor/venv/bin/python' -m supervisor.supervisorctl -c '/srv/it'"'"'s here/supervisor/supervisord.conf' status 'blog:*' || [ $? = 3 ]
+    """What does not run is no error, and a slot that was never used is left out."""
+    assert shown(found(held="127.0.0.1:8000").status()) == shell(r"""
+        # status (as root): supervisor: blog
+        supervisorctl pid >/dev/null || refuse 'supervisord does not run'
+        out=$(supervisorctl status blog-web-8000:blog-web-a blog-web-8000:blog-web-b) || :
+        printf '%s\n' "$out" | grep -v 'no such process' || :
     """)
 
 
 def test_logs() -> None:
-    """The end of one log."""
-    assert shown(supervisor.logs(sample_settings(), OWN, "web", 7)) == shell("""
+    """The end of one log, or of both slots'; and all of them for the report of a failure."""
+    assert OWN.tail().capture
+    assert shown(OWN.logs("worker", 7), OWN.logs("web", 7), found("virtualenv").tail()) == shell("""
+        # logs: log of worker
+        tail -n 7 -- '/srv/it'"'"'s here/shared/log/blog-worker.log' 2>/dev/null || [ 0 != 0 ]
         # logs: log of web
-        tail -n 7 -- '/srv/it'"'"'s here/shared/log/blog-web.log'
+        tail -n 7 -- '/srv/it'"'"'s here/shared/log/blog-web-a.log' '/srv/it'"'"'s here/shared/log/blog-web-b.log' 2>/dev/null || [ 1 != 0 ]
+        # log: the end of the log
+        tail -q -n 40 -- '/srv/it'"'"'s here/shared/log/blog-web-a.log' '/srv/it'"'"'s here/shared/log/blog-web-b.log' 2>/dev/null || :
     """)

@@ -13,24 +13,29 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import machines
+from tests.hosts.faults import Disk
+from tests.hosts.shop import Shop, Stage
 from tests.hosts.workplace import Daemon, Workplace, serve_git
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.machines import Machine
 
 HERE = Path(__file__).parent
+#: Two workers of pytest-xdist at most boot hosts: memory is for so many, and within a group they are shared.
+MATRICES = {"test_load.py", "test_faults.py", "test_broken_releases.py", "test_disk_full.py", "test_instruments.py"}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the folder, and let one worker of pytest-xdist have all of it: there is one farm."""
+    """Mark the folder, and let two workers of pytest-xdist have it: one the matrices, the other the rest."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.hosts)
             if config.pluginmanager.hasplugin("xdist"):
-                item.add_marker(pytest.mark.xdist_group("hosts"))
+                group = "matrices" if item.path.name in MATRICES else "hosts"
+                item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -75,6 +80,52 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A git server on the operator's side that every host reaches; needs a host, for its address is the bridge's."""
     with serve_git(tmp_path_factory.mktemp("repositories"), machines.GATEWAY) as daemon:
         yield daemon
+
+
+@pytest.fixture(scope="session")
+def stages(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Stage]]:
+    """For each process manager a host where the shop serves, made when it is first asked for."""
+    made: dict[str, Stage] = {}
+
+    def stage_of(manager: str) -> Stage:
+        if manager not in made:
+            machine = machines.up(1, "bookworm", "prepared", manager[:5])[0]
+            daemon = request.getfixturevalue("daemon")
+            workplace = Workplace(tmp_path_factory.mktemp(manager) / "work")
+            made[manager] = Stage(machine, workplace, Shop(daemon.repository(f"shop-{manager}")), manager)
+            made[manager].install()
+        made[manager].whole()
+        return made[manager]
+
+    yield stage_of
+    machines.down([stage.machine for stage in made.values()])
+
+
+@pytest.fixture(scope="module")
+def stage_on_disk(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], tuple[Stage, Disk]]]:
+    """The same on a host whose /srv is a small disk of its own, which can be filled and lose its power."""
+    made: dict[str, tuple[Stage, Disk]] = {}
+
+    def stage_of(manager: str) -> tuple[Stage, Disk]:
+        if manager not in made:
+            machine = machines.up(1, "bookworm", "prepared", f"d{manager[:4]}")[0]
+            disk = Disk(machine).attach()
+            daemon = request.getfixturevalue("daemon")
+            workplace = Workplace(tmp_path_factory.mktemp(manager) / "work")
+            stage = Stage(machine, workplace, Shop(daemon.repository(f"disk-{manager}")), manager)
+            made[manager] = stage, disk
+            stage.install()
+        made[manager][0].whole()
+        return made[manager]
+
+    yield stage_of
+    for stage, disk in made.values():
+        disk.remove()
+        machines.down([stage.machine])
 
 
 @pytest.fixture

@@ -18,8 +18,12 @@ from fabdjango.render import Templates, template_root
 print(template_root().is_relative_to(Path(__import__("sys").prefix)))
 print(Templates(Path.cwd()).render("release/start.j2", run="/srv/it's here/run", words="python -V"), end="")
 """
-# These need a host or an SSH server, or are about the checkout and the wheel, as the tests above are.
-ELSEWHERE = ("tests/hosts", "tests/local", "tests/faults", "tests/test_package.py", "tests/test_tasks.py")
+# These need a host, a database, an SSH server or time, or are about the checkout and the wheel, as the tests above are.
+ELSEWHERE = (
+    *("tests/hosts", "tests/local", "tests/onhost"),
+    *("tests/test_package.py", "tests/test_tasks.py", "tests/test_testing.py", "tests/test_transport.py"),
+    *("tests/test_locking.py", "tests/test_health.py", "tests/test_survey.py"),
+)
 # The search goes deep elsewhere; here it is asked whether another Python says the same.
 QUICK = "from hypothesis import settings\nsettings.register_profile('quick', deadline=None, derandomize=True, max_examples=15)\n"
 

@@ -148,6 +148,7 @@ def test_a_project_of_wagtail(sites: Sites, bookworm: Machine, tmp_path_factory:
         "repo.git",
         "run",
         "shared",
+        "slots",
         "venvs",
     ]
     status, page = answer(bookworm, 8002, host="cms.example.com")

@@ -65,9 +65,7 @@ def site(name: str, url: str, port: int = PORT, **more: object) -> dict[str, obj
     """The settings of one site of the small project."""
     gunicorn = {"bind": f"0.0.0.0:{port}", "workers": 1}
     environment = {"SHOP_SECRET_KEY": "any"}
-    # Short times: a program that stays up for a second has read its configuration and imported the project.
     common = {
-        "supervisor": {"startsecs": 1},
         "django": {"manage": "source/manage.py"},
         "health": {"timeout": 3},
         "environment": environment,
@@ -98,7 +96,7 @@ def test_a_repository_that_cannot_be_reached(place: Workplace, host: Machine, go
         " state: nothing that serves was touched (exit 1)",
         " do this: the host cannot reach the repository: check fabdjango.repository, and the host's way out",
     ]
-    assert state_of(host, "/srv/unreached") == "current:\nNo such process unreached:unreached-web\n"
+    assert state_of(host, "/srv/unreached") == "current:\n"
 
 
 class _Asks(BaseHTTPRequestHandler):
@@ -202,7 +200,7 @@ def test_a_full_disk(place: Workplace, host: Machine, repository: Repository, go
             " state: nothing that serves was touched (exit 1)",
             " do this: the disk is full: make room on the host (df -h, df -i), then deploy again",
         ]
-        assert state_of(host, "/srv/full") == "current:\nNo such process full:full-web\n"
+        assert state_of(host, "/srv/full") == "current:\n"
         host.run("mount -o remount,nr_inodes=100000 /srv/full")
         place.deploy(host, good).ended()
         assert answer(host, PORT + 1) == (200, "good")
@@ -222,7 +220,7 @@ def test_requirements_that_have_no_solution(place: Workplace, host: Machine, rep
         " state: nothing that serves was touched (exit 1)",
         " do this: a package or version cannot be found: check the requirement files, fabdjango.venv.packages and the index options",
     ]
-    assert state_of(host, "/srv/unsolved") == "current:\nNo such process unsolved:unsolved-web\n"
+    assert state_of(host, "/srv/unsolved") == "current:\n"
 
 
 # --- accounts ----------------------------------------------------------------
@@ -300,19 +298,19 @@ def test_two_administrators_and_root_deploy_one_site(place: Workplace, host: Mac
 
 
 def test_a_port_that_another_program_has(place: Workplace, host: Machine, repository: Repository, good: str) -> None:
-    """An answer of somebody else is not taken for ours; nothing stays, and the other program goes on."""
+    """The socket cannot be held: it is heard of at the start; nothing stays, and the other program goes on."""
     serve = f"python3 -m http.server {PORT + 4} --directory /etc/supervisor"
     host.run(f"setsid --fork {serve} > /dev/null 2>&1")
     wait_for(lambda: answer(host, PORT + 4)[0] == 200, 10)
     place.configure(**site("taken", repository.url, PORT + 4))
-    outcome = place.deploy(host, good).ended(3)
+    outcome = place.deploy(host, good).ended(1)
     assert told(outcome, host) == [
-        "Error: health failed",
-        f" step: 1-{good[:12]} answers /",
-        " state: reverted: there was no release before, and none is current now (exit 3)",
+        "Error: start failed",
+        " step: start taken-web-a",
+        " state: nothing that serves was touched (exit 1)",
         " do this: another program listens on the address: see which with ss -ltnp on the host, or choose another fabdjango.gunicorn.bind",
     ]
-    assert outcome.quoted.splitlines()[0] == f"the answer comes from another program, not from 1-{good[:12]}"
+    assert outcome.quoted.startswith("supervisord cannot take taken-web-")
     assert "supervisord.conf" in answer(host, PORT + 4)[1]
     assert "taken-web" not in host.run("supervisorctl status", check=False).stdout
     assert host.run("ls /etc/supervisor/conf.d").stdout.split().count("taken.conf") == 0
@@ -368,16 +366,16 @@ def serving(host: Machine, repository: Repository, good: str, tmp_path_factory: 
 
 
 def test_a_program_that_does_not_stay_up(serving: Workplace, host: Machine, repository: Repository, tmp_path: Path) -> None:  # fmt: skip
-    """A worker class that does not exist is only heard of when gunicorn starts: exit 3, and the old commit answers."""
+    """A worker class that does not exist is only heard of when gunicorn starts, in the idle slot: exit 1, the old commit answers."""
     sha = small(repository, "dead on arrival")
     other = program_pid(host, "theirs") if "theirs" in host.run("supervisorctl status", check=False).stdout else ""
     gunicorn = {"bind": f"0.0.0.0:{PORT + 6}", "workers": 1, "worker_class": "no.such.Worker"}
-    outcome = serving.deploy(host, sha, gunicorn=gunicorn).ended(3)
+    outcome = serving.deploy(host, sha, gunicorn=gunicorn).ended(1)
     error = told(outcome, host)
     assert error[:3] == [
-        "Error: restart failed with status 7",
-        " step: restart steady:*",
-        " state: reverted: the previous release serves again, and was asked (exit 3)",
+        "Error: health failed",
+        f" step: 2-{sha[:12]} answers / in slot b",
+        " state: nothing that serves was touched (exit 1)",
     ]
     assert "no.such.Worker" in outcome.quoted
     assert answer(host, PORT + 6) == (200, "good")
@@ -389,17 +387,17 @@ def test_a_program_that_does_not_stay_up(serving: Workplace, host: Machine, repo
 
 
 def test_a_release_that_answers_with_an_error(serving: Workplace, host: Machine, repository: Repository) -> None:
-    """It starts, and every page is an error 500: exit 3, and the release before it answers to the world."""
+    """It starts, and every page is an error 500: exit 1, and the release before it never stopped to answer."""
     before = answer(host, PORT + 6)
     small(repository, "broken")
     repository.write(
         "source/shop/urls.py", 'from django.urls import path\nurlpatterns = [path("", lambda request: 1 / 0)]\n'
     )
-    outcome = serving.deploy(host, repository.commit("Break every page")).ended(3)
+    outcome = serving.deploy(host, repository.commit("Break every page")).ended(1)
     error = told(outcome, host)
     assert error[0] == "Error: health failed"
     assert error[2:] == [
-        " state: reverted: the previous release serves again, and was asked (exit 3)",
+        " state: nothing that serves was touched (exit 1)",
         " do this: see the program's log, or set fabdjango.health",
     ]
     assert outcome.quoted.splitlines()[0] == "/ answers 500, not 200"

@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ __all__ = [
     "Daemon",
     "Outcome",
     "Repository",
+    "Running",
     "Workplace",
     "answer",
     "copy_checkout",
@@ -75,6 +77,24 @@ class Outcome:
         return self
 
 
+@dataclass
+class Running:
+    """A `fab` that was started and goes on by itself; what it says is kept in two files of `folder`."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    began: float = field(default_factory=time.monotonic)
+
+    def wait(self, seconds: float = 300) -> Outcome:
+        """Wait until it has ended, by itself or by a signal (then the code is negative), and tell how."""
+        code = self.process.wait(seconds)
+        taken = time.monotonic() - self.began
+        return Outcome(code, self._said("out"), self._said("error"), taken)
+
+    def _said(self, name: str) -> str:
+        return (self.folder / name).read_text(errors="replace")
+
+
 class Workplace:
     """
     An operator's folder: a fabfile of two lines, a fabric.yaml, and a home without keys of its own.
@@ -102,14 +122,11 @@ class Workplace:
 
     def fab(self, *words: str | Path) -> Outcome:
         """Run stock `fab` to its end, in an environment that has nothing of this machine's user."""
-        # JSON is YAML.
-        (self.folder / "fabric.yaml").write_text(json.dumps({"fabdjango": self.config}, indent=1))
-        kept = {name: os.environ[name] for name in ("PATH", "LANG", "VIRTUAL_ENV") if name in os.environ}
         began = time.monotonic()
         done = subprocess.run(
             [str(FAB), *map(str, words)],
             cwd=self.folder,
-            env={**kept, "HOME": str(self.home), **self.environ},
+            env=self._environ(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -117,6 +134,28 @@ class Workplace:
             check=False,
         )
         return Outcome(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+
+    def start(self, *words: str | Path, **environ: str) -> Running:
+        """Start stock `fab` in the background, with more variables in its environment, and in a session of its own."""
+        folder = Path(tempfile.mkdtemp(prefix="fab-", dir=self.home))
+        with (folder / "out").open("wb") as out, (folder / "error").open("wb") as error:
+            process = subprocess.Popen(
+                [str(FAB), *map(str, words)],
+                cwd=self.folder,
+                env={**self._environ(), **environ},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=error,
+                start_new_session=True,
+            )
+        return Running(process, folder)
+
+    def _environ(self) -> dict[str, str]:
+        """Write fabric.yaml, and give the environment of an operator who has nothing of this machine's user."""
+        # JSON is YAML.
+        (self.folder / "fabric.yaml").write_text(json.dumps({"fabdjango": self.config}, indent=1))
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "VIRTUAL_ENV") if name in os.environ}
+        return {**kept, "HOME": str(self.home), **self.environ}
 
     def deploy(self, machine: Machine, sha: str, login: str = "deploy", **settings: object) -> Outcome:
         """Deploy with the operator's key on the command line; `settings` are laid over the configuration once."""
@@ -309,7 +348,8 @@ def state_of(machine: Machine, root: str) -> str:
         ls -1d releases/* venvs/* shared/* 2>/dev/null
         find . -name '*.new' -o -name '.current.*' -o -name '.fabdjango.*'
         sha256sum /etc/supervisor/conf.d/{name}.conf 2>/dev/null
-        supervisorctl pid {name}:{name}-web || :
+        readlink slots/a slots/b run/current.sock
+        supervisorctl status | awk '$1 ~ /(^|:){name}-/ {{ print $1, $2, $2 == "RUNNING" ? $4 : "" }}'
     """
     return machine.run(script).stdout
 

@@ -14,7 +14,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +26,12 @@ from tests.local.sample import Repository
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Answer", "Run", "Stage", "Tools", "free_port", "listing", "processes_below"]
+__all__ = ["Answer", "Run", "Stage", "Tools", "Traffic", "Watch", "free_port", "listing", "processes_below", "until"]
 
 MACHINE = ("PIP_", "UV_", "SSL_", "REQUESTS_CA_BUNDLE")
 """Variables that tell how packages are had on this machine; the server gets them, and none is named in a test."""
 PATIENCE = 300  # seconds until a command counts as hanging; never what a passing test takes
+SOON = 60  # seconds until something that is about to be so counts as never coming
 
 
 def free_port() -> int:
@@ -117,7 +119,7 @@ class Stage:
             "root": f"~/{root}",
             "user": self.server.user,
             "gunicorn": {"bind": f"127.0.0.1:{self.port}", "workers": 1, "graceful_timeout": 5},
-            "supervisor": {"level": "user", "startsecs": 1},
+            "supervisor": {"level": "user"},
             "shared": ["data/"],
             "health": {"timeout": 20},
             "ssh": {"known_hosts": str(self.server.known_hosts_path)},
@@ -173,17 +175,33 @@ class Stage:
         assert not run.err.startswith("Traceback (most recent call last)"), run.err
         return run
 
-    def begin(self, *words: str) -> subprocess.Popen[str]:
-        """Start fab and do not wait for its end; both of its outputs are pipes."""
+    def begin(self, *words: str, pause: str = "") -> subprocess.Popen[str]:
+        """Start fab and do not wait for its end; both of its outputs are pipes. The host pauses at ``pause``, such as before:check."""
+        if not (self.operator / "fabric.yaml").exists():
+            self.configure()
         return subprocess.Popen(
             self.command(*words),
             cwd=self.operator,
-            env=self.environ(),
+            env=self.environ({"FABDJANGO_TEST_PAUSE": pause} if pause else None),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    @contextlib.contextmanager
+    def paused(self, *words: str, at: str) -> Iterator[subprocess.Popen[str]]:
+        """A run of fab that the host has brought to its pause; it goes on, and the deployer is gone, when this is over."""
+        pause = self.root / "run/paused"
+        pause.unlink(missing_ok=True)
+        with self.begin(*words, pause=at) as process:
+            try:
+                until(lambda: pause.exists() or process.poll() is not None)
+                assert pause.exists(), "".join(process.communicate())
+                yield process
+            finally:
+                pause.unlink(missing_ok=True)
+                process.kill()
 
     def deploy(self, *words: str, code: int = 0, environ: Mapping[str, str] | None = None) -> Run:
         """Run fab deploy; with code 0, the last line names the release that serves now."""
@@ -262,6 +280,64 @@ class Stage:
 # --- looking ------------------------------------------------------------------
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Wait for something that is about to be so."""
+    end = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.02)
+
+
+class Traffic:
+    """Visitors who ask the site again and again, each time over a connection of its own, until closed."""
+
+    def __init__(self, stage: Stage, visitors: int = 2) -> None:
+        self.failures: list[str] = []
+        self.answers: Counter[str] = Counter()
+        """Answers by the release that gave them, in the order of the first."""
+        self._stage = stage
+        self._others = 0
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(visitors)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        until(lambda: self.answers or self.failures)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def saw(self, release: str) -> None:
+        """Wait until ``release`` answers visitors and nobody else does; nothing may have failed before."""
+        # The whole of one round for each visitor, so that no answer from before is on its way.
+        for _ in range(2):
+            enough = self.answers[release] + 5 * len(self._threads)
+            until(lambda enough=enough: self.answers[release] >= enough or self.failures)  # type: ignore[misc]
+            others, self._others = self._others, self.answers.total() - self.answers[release]
+        assert self.failures == []
+        assert self._others == others, f"answers come from others than {release}: {self.answers}"
+
+    def _ask(self) -> None:
+        while not self._over.wait(0.02):
+            failure = self._ask_once()
+            if failure:
+                self.failures.append(failure)
+
+    def _ask_once(self) -> str:
+        try:
+            answer = self._stage.get(Connection="close")
+            if answer.status != 200:
+                return f"{answer.status} {answer.body[:200]}"
+            self.answers[answer.page["release"]] += 1
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            return repr(error)
+        return ""
+
+
 def processes_below(folder: Path) -> dict[int, str]:
     """The processes that work in ``folder`` or have it in their command line: pid to command line."""
     found = {}
@@ -275,7 +351,14 @@ def processes_below(folder: Path) -> dict[int, str]:
     return found
 
 
-LOGS = ("shared/log", "supervisor/supervisord.log", "run/lock", "run/activations", "repo.git/FETCH_HEAD")
+LOGS = (
+    "shared/log",
+    "supervisor/supervisord.log",
+    "run/lock",
+    "run/steps.lock",
+    "run/activations",
+    "repo.git/FETCH_HEAD",
+)
 GIT_SCRATCH = "repo.git/objects"
 """Where git makes a temporary and removes it, each time it fetches."""
 
@@ -284,7 +367,7 @@ def listing(root: Path, *, but: tuple[str, ...] = (), times: bool = True) -> dic
     """
     Everything below ``root``: path to kind, mode, content and time of change.
 
-    Locks, logs and git's note of its last fetch are left out, and so is what begins with one of ``but``.
+    Locks, logs, records of activations and git's note of its last fetch are left out, and so is what begins with one of ``but``.
     Of files in virtualenvs, the size stands for the content. Without ``times``,
     two listings are equal if everything reads the same.
     """

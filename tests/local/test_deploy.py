@@ -91,7 +91,8 @@ def test_a_site_with_everything(staged: Staged) -> None:  # noqa: PLR0915 - the 
     for secret in (stage.private / "local_settings.py", stage.private / "env"):
         assert mode(secret) == 0o640
         assert mode(stage.root / "shared" / secret.name.replace("env", ".env")) == 0o640
-    assert mode(stage.private) == 0o750
+    # Passable for the web server, but not to be listed.
+    assert mode(stage.private) == 0o751
 
     worker = json.loads(wait_for(place / "data/worker.json"))
     web = web_environment(stage)
@@ -178,7 +179,7 @@ def test_second_deploy_changes_nothing(stage: Stage) -> None:
     assert stage.get().page["greeting"] == "hello"
     assert "unchanged  virtualenv" in run.out
     assert stage.server.connections - connections == 1
-    assert len(stage.server.sessions) - sessions <= 6
+    assert len(stage.server.sessions) - sessions == 4
 
 
 def test_hooks_stand_around_every_step(stage: Stage) -> None:
@@ -204,7 +205,7 @@ def test_hooks_stand_around_every_step(stage: Stage) -> None:
         "before_fetch", "after_fetch", "before_settings", "after_settings", "before_export", "after_export",
         "before_links", "after_links", "before_venv", "after_venv", "before_install", "after_install",
         "before_check", "before_collectstatic", "after_check", "after_collectstatic", "before_migrate", "after_migrate",
-        "before_switch", "after_switch", "before_restart", "after_restart", "before_health", "after_health",
+        "before_health", "after_health", "before_switch", "after_switch", "before_restart", "after_restart",
         "before_prune", "after_prune",
     ]  # fmt: skip
     assert sorted(order) == sorted(moments)

@@ -8,9 +8,9 @@ import pytest
 from fabric import Connection
 
 from fabdjango.exceptions import ConnectError
+from fabdjango.login import connect
 from fabdjango.settings import Ssh
 from fabdjango.testing import EmbeddedServer
-from fabdjango.transport import connect
 
 
 def through_two(server: EmbeddedServer) -> Connection:

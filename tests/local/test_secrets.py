@@ -127,7 +127,7 @@ def test_nobody_sees_a_secret(staged: Staged, tools: Tools, index: str, installe
                 "log",
                 "shop/wsgi.py",
                 "import sys\nfrom django.conf import settings\nif 'gunicorn' in sys.argv[0]:\n    raise ValueError(settings.SECRET_KEY, settings.PRICE)\n",
-                3,
+                1,
             )
     assert watch.looks > 100
     assert watch.found == set()

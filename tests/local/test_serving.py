@@ -41,6 +41,10 @@ def test_without_the_header(site: Stage) -> None:
     site.configure(gunicorn={"release_header": False})
     site.deploy()
     assert "X-Fabdjango-Release" not in site.get(X_Fabdjango_Probe="1").headers
+    site.repository.commit({"notes/edition.py": "EDITION = '2'\n"})
+    site.deploy()
+    assert site.get().page["release"] == site.current
+    # The same release at another address.
     site.configure(gunicorn={"bind": "unix:{run}/web.sock"})
     site.deploy()
     assert site.current.startswith("2-")
@@ -80,16 +84,16 @@ def test_what_counts_as_healthy(site: Stage) -> None:
     )
     site.deploy()
     old = site.current
-    back = " state: reverted: the previous release serves again, and was asked (exit 3)\n"
+    untouched = " state: nothing that serves was touched (exit 1)\n"
     site.configure(environment={"SHOP_GREETING": "hello"}, health={"text": "crimson"})
-    run = site.deploy(code=3)
+    run = site.deploy(code=1)
     assert "the answer to /static/notes/site.css does not hold the text 'crimson'" in run.err
-    assert back in run.err
+    assert untouched in run.err
     # On another address too, where the old one does not listen.
     site.configure(gunicorn={"bind": f"127.0.0.1:{free_port()}"}, health={"text": "", "static": "notes/gone.css"})
-    run = site.deploy(code=3)
+    run = site.deploy(code=1)
     assert "the static file /static/notes/gone.css answers 404" in run.err
-    assert back in run.err
+    assert untouched in run.err
     assert site.get().page["release"] == old == site.current
     site.configure(health={"static": "", "expect": [404, 410], "path": "/gone"})
     site.deploy()
@@ -103,10 +107,11 @@ def test_a_port_that_another_program_has(site: Stage) -> None:
     process = subprocess.Popen(program, cwd=other, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         site.configure(health={"timeout": 6})
-        run = site.deploy(code=3)
+        run = site.deploy(code=1)
     finally:
         process.kill()
         process.wait()
-    assert "Address already in use" in run.err or "the answer comes from another program" in run.err
+    assert "supervisord cannot take" in run.err
+    assert "is its address in use?" in run.err
     assert not site.current
     site.deploy()

@@ -250,12 +250,12 @@ def test_gunicorn(served: Stage) -> None:
 
 def test_supervisor(served: Stage) -> None:
     """Stop, start, restart, status, logs, configure: each twice, and each leaves what it found if it is as it should be."""
-    web = "shop:shop-web"
-    assert re.search(rf"{web} +RUNNING", ask(served, "supervisor.status"))
+    web = "shop-web-[0-9]+:shop-web"
+    assert re.search(rf"{web}-[ab] +RUNNING", ask(served, "supervisor.status"))
     ask(served, "supervisor.stop")
     assert not served.listens()
     ask(served, "supervisor.stop")
-    assert re.search(rf"{web} +STOPPED", ask(served, "supervisor.status"))
+    assert re.search(rf"{web}-a +STOPPED.*\n{web}-b +STOPPED", ask(served, "supervisor.status"))
     served.fab("status", environ=SECRET, code=1)
     ask(served, "supervisor.start", "--only", "web")
     ask(served, "supervisor.start")
@@ -265,9 +265,11 @@ def test_supervisor(served: Stage) -> None:
     assert not pids & set(processes_below(served.private))
     assert "Booting worker" in ask(served, "supervisor.logs")
     shown = [
-        line for line in ask(served, "supervisor.logs", "--lines", "1").splitlines() if not line.startswith("[127.")
+        line
+        for line in ask(served, "supervisor.logs", "--lines", "1").splitlines()
+        if line and not line.startswith(("[127.", "==> "))
     ]
-    assert len(shown) == 1
+    assert len(shown) == 2
     assert "unchanged  write" in ask(served, "supervisor.configure")
     run = served.fab("supervisor.start", "--only", "wep", code=1, environ=SECRET)
     assert "the site has no program 'wep'" in run.err
@@ -276,7 +278,8 @@ def test_supervisor(served: Stage) -> None:
 def test_looking(served: Stage) -> None:
     """What serves, what a deploy would meet, and where each setting comes from."""
     out = ask(served, "status")
-    assert f" -> {served.current}\n" in out
+    assert f"shop on 127.0.0.1: {served.current}, made by " in out
+    assert re.search(rf"^ -> {served.current} +serves, since .*, slot [ab]$", out, re.MULTILINE)
     assert re.search(r"^ok       a deploy of main .*can begin$", ask(served, "check"), re.MULTILINE)
     out = ask(served, "config")
     assert re.search(r"^project = shop +\(fabric\.yaml\)$", out, re.MULTILINE)
@@ -322,11 +325,14 @@ def test_dry_runs(served: Stage) -> None:
     assert "+timeout = 44" in deploy
     assert "+[program:shop-worker]" in deploy
     assert re.search(r"^# .*/env: (new|changes) \(secret, not shown\), mode 640$", deploy, re.MULTILINE)
-    assert "manage.py migrate --noinput" in deploy
+    assert (
+        "- # Apply migrations, or reverse those that an older release lacks, under a lock of the database; the last line is JSON."
+        in deploy
+    )
     assert "mv -fT -- " in deploy
     assert deploy.endswith("nothing was written: this was a dry run\n")
     assert "+[program:shop-worker]" in outs["supervisor.configure"]
-    assert "supervisorctl" in outs["supervisor.stop"]
+    assert "# Tell supervisord" in outs["supervisor.stop"]
     for task, out in outs.items():
         assert CANARY not in out, task
         assert out.strip(), task

@@ -25,7 +25,7 @@ def test_clone_makes_a_bare_mirror_under_the_lock() -> None:
         GIT_TERMINAL_PROMPT=0 GIT_ASKPASS=/bin/false SSH_ASKPASS=/bin/false
             GIT_SSH_COMMAND='ssh -o BatchMode=yes -o ConnectTimeout=20'
             timeout -k 10 300 git --git-dir="$HOME"/'the blog/repo.git'
-            -c gc.autoDetach=false -c maintenance.autoDetach=false
+            -c gc.autoDetach=false -c maintenance.autoDetach=false -c core.fsync=all
             fetch --quiet --force --prune --no-recurse-submodules --
             'ssh://git@example.com/it'"'"'s here.git' '+refs/heads/*:refs/heads/*' '+refs/tags/*:refs/tags/*'
         [ "$before" != "$(git --git-dir="$HOME"/'the blog/repo.git' for-each-ref)" ] || unchanged "nothing new"

@@ -26,6 +26,7 @@ SURVEY: dict[str, Any] = {
     "programs": {"uv": "/usr/bin/uv", "supervisorctl": "/usr/bin/supervisorctl", "supervisord": "/usr/bin/supervisord"},
     "system": "Linux x86_64",
     "sudo": True,
+    "systemd": True,
     "python": PYTHON,
     "supervisor_conf_d": True,
     "sha": SHA,
@@ -40,7 +41,13 @@ SURVEY: dict[str, Any] = {
         "local": False,
     },
 }
-CURRENT = {"current": "7-0123456789ab", "releases": {"7-0123456789ab": {"release": "7-0123456789ab"}}}
+CURRENT: dict[str, Any] = {
+    "current": "7-0123456789ab",
+    "releases": {"7-0123456789ab": {"release": "7-0123456789ab", "commit": SHA, "venv": "it's one"}},
+    "slots": {"b": "7-0123456789ab"},
+    "live_slot": "b",
+    "highest": 7,
+}
 DJANGO: dict[str, Any] = {
     "migrations": [{"app": "posts", "name": "0001_initial", "operations": ["Create model Post"]}],
     "static_root": "/srv/the blog/static",

@@ -1,0 +1,128 @@
+"""What runs the site's programs: supervisor or systemd, with the same verbs and the same guarantees."""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+from fabdjango.plan import Put, Step
+
+__all__ = ["MARK", "SLOTS", "WEB", "Manager", "mark_of", "other_slot", "several", "socket_suffix"]
+
+SLOTS = ("a", "b")
+"""The two places where an application server can run."""
+WEB = "web"
+"""What gunicorn's program is called beside the names of fabdjango.processes."""
+MARK = "Managed by fabdjango"
+"""What the first line of every file of ours begins with, after the sign of a comment."""
+
+
+def mark_of(project: str) -> str:
+    """The whole first line of a file of this site's, after the sign of a comment: no other site's begins as it does."""
+    return f"{MARK} for {project}; local edits are overwritten."
+
+
+def several(command: str) -> bool:
+    """True for a shell line of more than one command: a shell that waits for its last one does not pass a signal on."""
+    return bool(re.search(r"[;&|<>\n()]", command))
+
+
+def socket_suffix(held: str) -> str:
+    """
+    What the name of the held socket ends with: another address has another name, so that it can be opened beside the old one.
+
+    ``held`` is host:port or unix:/path.
+    """
+    if held.startswith("unix:"):
+        return "socket"
+    host, _, port = held.rpartition(":")
+    return port if host in ("127.0.0.1", "localhost") else f"{re.sub('[^0-9a-zA-Z.]', '_', host) or 'any'}-{port}"
+
+
+def other_slot(slot: str) -> str:
+    """The slot beside ``slot``; ``a`` beside none."""
+    return "b" if slot == "a" else "a"
+
+
+class Manager(Protocol):
+    """
+    The programs of one site on one host.
+
+    They are a slot ``a`` and a slot ``b`` of gunicorn, and one program for each of fabdjango.processes. Every method
+    gives steps and runs nothing.
+
+    A slot's program is ``/bin/sh <root>/run/slot SLOT FD``. It runs the release that ``<root>/slots/SLOT`` points
+    to, and waits quietly while there is no such link, so that both may be started when the host boots. FD is the
+    number of the listening socket that the manager itself holds (``held``, an address such as 127.0.0.1:8000 or
+    unix:/path, or empty for none: then a proxy connects to the slot's own socket). A program of fabdjango.processes is
+    ``/bin/sh <root>/current/.fabdjango/process-NAME``.
+    """
+
+    @property
+    def name(self) -> str:
+        """What it is called in a report."""
+        ...
+
+    @property
+    def files(self) -> tuple[Put, ...]:
+        """Unit or program files, as they should be on the host."""
+        ...
+
+    @property
+    def held(self) -> str:
+        """The listening address that the manager keeps open, or empty."""
+        ...
+
+    def install(self) -> tuple[Step, ...]:
+        """Make the manager itself be there and run; nothing is applied. Raises FabdjangoError with the cure if it cannot be."""
+        ...
+
+    def check(self) -> Step:
+        """``manager-check``: let the manager's own parser read ``files`` before they are installed."""
+        ...
+
+    def configure(self) -> Step:
+        """``configure``: install ``files`` and let the manager know them; no program is started, stopped or restarted by it."""
+        ...
+
+    def restore(self, previous: tuple[Put | None, ...]) -> Step:
+        """``configure-back``: ``files`` as they were before, None for one that was not there; programs run on."""
+        ...
+
+    def start_slot(self, slot: str, *, name: str = "start") -> Step:
+        """Stop what is left in a slot and start it anew, on the newest files; ends when the process is there."""
+        ...
+
+    def stop_slot(self, slot: str, *, name: str = "stop-old") -> Step:
+        """Stop a slot: TERM, graceful_timeout and 10 more seconds, KILL. One that does not run is unchanged."""
+        ...
+
+    def restart_processes(self, *, name: str = "processes") -> Step | None:
+        """
+        Every program of fabdjango.processes anew, on the newest files.
+
+        Each is stopped with its own stop_timeout, then started and waited for until it has been up for its startsecs.
+        Programs of the site that fabdjango.processes no longer has are stopped and taken away. None if there is
+        nothing to do.
+        """
+        ...
+
+    def start(self, only: str = "", slot: str = "a") -> Step:
+        """``start``: the slot and the processes, or one of them (``web`` or a name); those that run are left alone."""
+        ...
+
+    def stop(self, only: str = "") -> Step:
+        """``stop``: both slots and all processes, or one of them; those that do not run are left alone."""
+        ...
+
+    def status(self) -> Step:
+        """``status``: what the manager says of the site's programs; status 0 also if some do not run."""
+        ...
+
+    def logs(self, only: str, lines: int) -> Step:
+        """``logs``: the end of one program's log; ``web`` is both slots."""
+        ...
+
+    def tail(self, count: int = 40, *, slot: str = "") -> Step:
+        """``log``: the end of every log of the site, of one ``slot`` only if given, captured for a failure's report; never fails."""
+        ...

@@ -1,0 +1,204 @@
+"""
+Logging in: host keys checked, jump hosts too, and every failure told with its cure.
+
+With transport, the only module that touches a Connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fabric import Connection
+from paramiko import AutoAddPolicy, MissingHostKeyPolicy, RejectPolicy, SSHClient, ssh_exception
+
+from fabdjango.escape import quote
+from fabdjango.exceptions import ConnectError
+from fabdjango.settings import Ssh
+
+__all__ = ["connect", "target_of"]
+
+_SSH_PORT = 22
+
+
+def target_of(connection: Connection) -> str:
+    """The host as -H takes it, with the account and, if it is not 22, the port."""
+    return f"{connection.user}@{connection.host}" + ("" if connection.port == _SSH_PORT else f":{connection.port}")
+
+
+class _AskPolicy(MissingHostKeyPolicy):
+    def __init__(self, known_hosts: str) -> None:
+        self._known_hosts = known_hosts
+
+    def missing_host_key(self, client: SSHClient, hostname: str, key: Any) -> None:
+        sys.stderr.write(
+            f"The host {hostname} is not known. Its {key.get_name()} key is {key.fingerprint}.\nAccept it? [y/N] "
+        )
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            RejectPolicy().missing_host_key(client, hostname, key)
+        _SavePolicy(self._known_hosts).missing_host_key(client, hostname, key)
+
+
+class _SavePolicy(AutoAddPolicy):
+    """Accepts an unknown key and appends it to known_hosts; paramiko's own would rewrite the whole file."""
+
+    def __init__(self, known_hosts: str) -> None:
+        self._known_hosts = known_hosts
+
+    def missing_host_key(self, client: SSHClient, hostname: str, key: Any) -> None:
+        client.get_host_keys().add(hostname, key.get_name(), key)
+        path = Path(self._known_hosts)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with path.open("a", encoding="ascii") as file:
+            file.write(f"{hostname} {key.get_name()} {key.get_base64()}\n")
+
+
+def connect(connection: Connection, ssh: Ssh, *, may_ask: bool = False) -> None:
+    """
+    Log in with host keys checked; jump hosts are checked the same way.
+
+    Raises ConnectError that says what to do for: a name that does not resolve,
+    a port that nobody answers, an unknown or changed host key, a refused key.
+    """
+    host = connection.host
+    files = [Path(ssh.known_hosts).expanduser()] if ssh.known_hosts else [Path("~/.ssh/known_hosts").expanduser()]
+    connections = [connection]
+    # Jump hosts may stand behind jump hosts.
+    while isinstance(connections[0].gateway, Connection):
+        connections.insert(0, connections[0].gateway)
+    for each in connections:
+        _check_host_keys(each.client, ssh, files[0], may_ask=may_ask)
+        if each.connect_timeout is None:
+            each.connect_timeout = ssh.connect_timeout
+        each.connect_kwargs = {"banner_timeout": ssh.connect_timeout, **each.connect_kwargs}
+    try:
+        with _quiet_paramiko():
+            connection.open()
+    except Exception as error:  # noqa: BLE001 - whatever comes up while connecting is reported with its cure
+        raise _connect_error(error, connection, ssh, files[0]) from None
+    transport = connection.transport
+    transport.set_keepalive(ssh.keepalive)
+    _tune(transport.sock, ssh)
+    connection.host = host
+
+
+def _check_host_keys(client: SSHClient, ssh: Ssh, known_hosts: Path, *, may_ask: bool) -> None:
+    # Fabric accepts any key, even a changed one, unless the client is told otherwise before its first use.
+    if ssh.known_hosts:
+        if known_hosts.exists():
+            client.load_system_host_keys(str(known_hosts))
+    else:
+        for path in (Path("/etc/ssh/ssh_known_hosts"), known_hosts):
+            if path.exists():
+                client.load_system_host_keys(str(path))
+    if ssh.host_keys == "accept-new":
+        client.set_missing_host_key_policy(_SavePolicy(str(known_hosts)))
+    elif ssh.host_keys == "ask" and may_ask:
+        client.set_missing_host_key_policy(_AskPolicy(str(known_hosts)))
+    else:
+        client.set_missing_host_key_policy(RejectPolicy())
+
+
+def _tune(sock: Any, ssh: Ssh) -> None:
+    # Through a jump host this is a channel, not a socket.
+    if not isinstance(sock, socket.socket):
+        return
+    with contextlib.suppress(OSError):
+        # paramiko leaves Nagle's algorithm on: 35 ms more for each round trip.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Keepalive alone leaves a dead link hanging while data waits to be acknowledged.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, ssh.keepalive * 1000)
+
+
+@contextlib.contextmanager
+def _quiet_paramiko() -> Iterator[None]:
+    # paramiko's thread logs a traceback of errors that we report in words.
+    logger = logging.getLogger("paramiko")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _connect_error(error: Exception, connection: Connection, ssh: Ssh, known_hosts: Path) -> ConnectError:
+    host, port, user = connection.host, connection.port, connection.user
+    name = host if port == _SSH_PORT else f"[{host}]:{port}"
+    flag = "" if port == _SSH_PORT else f"-p {port} "
+    # What is learnt by hand must go into the file that is read here.
+    learn = f"-o UserKnownHostsFile={quote(str(known_hosts))} " if ssh.known_hosts else ""
+    if isinstance(error, ssh_exception.BadHostKeyException):
+        return ConnectError(
+            f"the host key of {name} has changed: another machine, or somebody in between",
+            host=host,
+            output=f"expected {error.expected_key.get_name()} {error.expected_key.fingerprint}\ngot      {error.key.get_name()} {error.key.fingerprint}",
+            cure=f"if the machine was set up anew, forget the old key and look at the new one:\nssh-keygen -f {quote(str(known_hosts))} -R {quote(name)}\nssh {learn}{flag}{user}@{host}",
+        )
+    if isinstance(error, ssh_exception.NoValidConnectionsError) and error.errors:
+        # It stands for one error for each address of the host, and says none of them.
+        error = next(iter(error.errors.values()))
+    text = str(error)
+    if isinstance(error, ssh_exception.SSHException) and "not found in known_hosts" in text:
+        return ConnectError(
+            f"the host key of {name} is not known",
+            host=host,
+            cure=f"connect once by hand and compare the fingerprint: ssh {learn}{flag}{user}@{host}\nor set fabdjango.ssh.host_keys to accept-new or ask",
+        )
+    if isinstance(error, ssh_exception.PasswordRequiredException):
+        return ConnectError(
+            f"the key for {user}@{host} has a passphrase, and no agent holds it",
+            host=host,
+            cure="hand it to an agent: ssh-add FILE\nor be asked: fab --prompt-for-passphrase …",
+        )
+    if isinstance(error, ssh_exception.AuthenticationException) or "No authentication methods" in text:
+        return ConnectError(
+            f"{host} does not let {user} in: no key that was offered is accepted",
+            host=host,
+            cure=f"see whether this works: ssh {flag}{user}@{host}\nchoose the account with -H user@{host} and the key with -i FILE",
+        )
+    if isinstance(error, socket.gaierror):
+        return ConnectError(
+            f"the name {host!r} does not resolve: {error.strerror}",
+            host=host,
+            cure="check the spelling of -H, or the hosts in fabric.yaml",
+        )
+    if isinstance(error, (TimeoutError, socket.timeout)):
+        return ConnectError(
+            f"{host} port {port} does not answer",
+            host=host,
+            cure="is the host up, and does a firewall let you through?",
+        )
+    if "protocol banner" in text or "No existing session" in text:
+        return ConnectError(
+            f"{host} port {port} is open, but no SSH server speaks there",
+            host=host,
+            cure="is the SSH server well, and is the port right?",
+        )
+    if isinstance(error, OSError) and error.filename:
+        return ConnectError(
+            f"cannot read {error.filename}: {error.strerror}",
+            host=host,
+            cure="check the key of -i, and IdentityFile in ssh_config",
+        )
+    if isinstance(error, OSError):
+        reason = error.strerror or text
+        is_refused = isinstance(error, ConnectionRefusedError)
+        return ConnectError(
+            f"cannot connect to {host} port {port}: {reason}",
+            host=host,
+            cure="is the SSH server running there, and is the port right?"
+            if is_refused
+            else "is the host up, and does a firewall let you through?",
+        )
+    return ConnectError(
+        f"cannot connect to {host} port {port}: {text or type(error).__name__}",
+        host=host,
+        cure=f"see whether this works: ssh {flag}{user}@{host}",
+    )

@@ -1,0 +1,89 @@
+"""The site's programs as units of systemd."""
+
+from __future__ import annotations
+
+from fabdjango import programs
+from fabdjango.fleet import Runner
+from fabdjango.session import host_task
+
+__all__ = ["configure", "install", "logs", "remove", "restart", "start", "status", "stop"]
+
+_NAMESPACE = "systemd"
+_ONLY = {"only": "One program of the site, such as web; all of them if empty."}
+
+
+@host_task()
+def install(runner: Runner) -> None:
+    """
+    See that systemd runs and may be commanded.
+
+    Nothing is installed: a host has it, or the site needs supervisor.
+    """
+    programs.install(runner, _NAMESPACE)
+
+
+@host_task()
+def configure(runner: Runner) -> None:
+    """
+    Install the site's programs as units of systemd.
+
+    The units are read by systemd-analyze first, then installed and enabled, so
+    that the site comes back when the host boots. What runs goes on until it is
+    restarted. Reads gunicorn, processes and systemd.
+    """
+    programs.configure(runner, _NAMESPACE)
+
+
+@host_task(help=_ONLY)
+def start(runner: Runner, only: str = "") -> None:
+    """
+    Start the site's programs; those that run are left alone.
+    """
+    programs.start(runner, _NAMESPACE, only)
+
+
+@host_task(help=_ONLY)
+def stop(runner: Runner, only: str = "") -> None:
+    """
+    Stop the site's programs; a second run finds them stopped.
+    """
+    programs.stop(runner, _NAMESPACE, only)
+
+
+@host_task()
+def remove(runner: Runner) -> None:
+    """
+    Stop the site's programs and take their files away.
+
+    The site is down then; releases, settings and data stay. For a change of
+    fabdjango.manager, or for good.
+    """
+    programs.remove(runner, _NAMESPACE)
+
+
+@host_task()
+def restart(runner: Runner) -> None:
+    """
+    Restart the current release without losing a request.
+
+    It is started in the idle slot, asked, and given the traffic before the
+    other one is stopped, as in a deploy. A changed file is taken up. The
+    processes are restarted too.
+    """
+    programs.restart(runner, _NAMESPACE)
+
+
+@host_task()
+def status(runner: Runner) -> None:
+    """
+    Show what systemd says of the site's programs.
+    """
+    programs.status(runner, _NAMESPACE)
+
+
+@host_task(help={"only": "The program: web, or a name of processes.", "lines": "Number of lines."})
+def logs(runner: Runner, only: str = "web", lines: int = 50) -> None:
+    """
+    Show the end of a program's log.
+    """
+    programs.logs(runner, _NAMESPACE, only, lines)

@@ -1,0 +1,54 @@
+"""The start of the project's Django, in front of programs that need it; a part, not a program."""
+
+import os
+import sys
+import traceback
+
+sys.path.insert(0, os.getcwd())
+
+
+def fail(what, cure=""):
+    """Say in words what is wrong, and stop."""
+    sys.stdout.flush()
+    print(what)
+    if cure:
+        print("cure: " + cure)
+    sys.exit(1)
+
+
+def fail_with_traceback(what, cure=""):
+    """The project's own frames of the traceback and the error, without ours and Django's."""
+    kind, error, trace = sys.exc_info()
+    frames = [
+        f
+        for f in traceback.extract_tb(trace)
+        if "site-packages" not in f.filename
+        and f.filename != "<stdin>"
+        and "importlib" not in f.filename
+        and not f.filename.startswith("<")
+    ]
+    for frame in frames[-4:]:
+        print("%s line %s: %s" % (frame.filename, frame.lineno, frame.line or frame.name))
+    if isinstance(error, SyntaxError) and error.filename:
+        print("%s line %s: %s" % (error.filename, error.lineno, (error.text or "").strip()))
+    fail("%s: %s: %s" % (what, kind.__name__, error), cure)
+
+
+try:
+    import django
+    from django.conf import settings
+except ImportError:
+    fail("Django is not in the virtualenv", "list it in the project's requirements, or in fabdjango.venv.packages")
+
+try:
+    settings.INSTALLED_APPS
+except BaseException as error:
+    if isinstance(error, KeyboardInterrupt):
+        raise
+    fail_with_traceback("the settings module %s cannot be imported" % os.environ.get("DJANGO_SETTINGS_MODULE"), "")
+try:
+    django.setup()
+except BaseException as error:
+    if isinstance(error, KeyboardInterrupt):
+        raise
+    fail_with_traceback("Django cannot start with %s" % os.environ.get("DJANGO_SETTINGS_MODULE"))

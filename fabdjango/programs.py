@@ -1,0 +1,85 @@
+"""What single tasks do with the site's programs on one host, whichever process manager runs them."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from fabdjango import operations, recipes
+from fabdjango.commands import managers, venv
+from fabdjango.commands.manager import Manager
+from fabdjango.exceptions import ConfigError
+from fabdjango.facts import Facts
+from fabdjango.fleet import Runner, look
+from fabdjango.layout import Layout
+from fabdjango.plan import Step
+
+__all__ = ["configure", "install", "logs", "remove", "restart", "start", "status", "stop"]
+
+
+def _found(runner: Runner, namespace: str) -> tuple[Manager, Facts, Layout]:
+    """The site's manager; raises ConfigError if it is not the one that the task is of."""
+    site = runner.site
+    if site.settings.manager != namespace:
+        msg = f"the programs of {site.settings.project} are run by {site.settings.manager}, not by {namespace}"
+        raise ConfigError(
+            msg, cure=f"use the tasks of {site.settings.manager}, or set fabdjango.manager to {namespace}"
+        )
+    facts = look(runner, "", fetch=False)
+    layout = Layout(PurePosixPath(facts.root), site.settings.project)
+    return managers.find(site.settings, facts, layout, site.templates, site.host), facts, layout
+
+
+def install(runner: Runner, namespace: str) -> None:
+    """The manager itself there and running."""
+    manager, facts, layout = _found(runner, namespace)
+    first: list[Step | None] = []
+    if manager.name == "supervisor in a virtualenv":
+        first.append(venv.get_uv(runner.site.settings, facts, layout))
+    runner.do(*(step for step in [*first, *manager.install()] if step))
+
+
+def configure(runner: Runner, namespace: str) -> None:
+    """The site's files for it, checked and installed; programs run on."""
+    manager, facts, _ = _found(runner, namespace)
+    for put in manager.files:
+        recipes.refuse_foreign(facts, put, runner.site.host)
+    runner.do(manager.check(), manager.configure())
+
+
+def start(runner: Runner, namespace: str, only: str) -> None:
+    """The live slot and the processes, or one of them."""
+    managers.known_program(runner.site.settings, only)
+    manager, facts, _ = _found(runner, namespace)
+    runner.do(manager.start(only, facts.live_slot or "a"))
+
+
+def stop(runner: Runner, namespace: str, only: str) -> None:
+    """Both slots and the processes, or one of them."""
+    managers.known_program(runner.site.settings, only)
+    runner.do(_found(runner, namespace)[0].stop(only))
+
+
+def remove(runner: Runner, namespace: str) -> None:
+    """The site's programs stopped and their files away; releases and data stay."""
+    manager, facts, _ = _found(runner, namespace)
+    for put in manager.files:
+        recipes.refuse_foreign(facts, put, runner.site.host)
+    runner.do(manager.stop(), manager.restore((None,) * len(manager.files)))
+    runner.report.say(f"removed: {namespace} runs nothing of {runner.site.settings.project} any more")
+
+
+def restart(runner: Runner, namespace: str) -> None:
+    """The release that serves, anew and through the slots, so that no request is lost."""
+    _found(runner, namespace)
+    operations.restart_site(runner)
+
+
+def status(runner: Runner, namespace: str) -> None:
+    """What the manager says of the site's programs."""
+    runner.ask(_found(runner, namespace)[0].status())
+
+
+def logs(runner: Runner, namespace: str, only: str, lines: int) -> None:
+    """The end of one program's log."""
+    managers.known_program(runner.site.settings, only)
+    runner.ask(_found(runner, namespace)[0].logs(only, lines))

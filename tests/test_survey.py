@@ -1,0 +1,90 @@
+"""What the survey finds of slots and of an activation that was left behind, in a folder of the test's own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fabdjango import onhost
+from fabdjango.facts import Facts, read_facts
+
+
+def surveyed(root: Path) -> Facts:
+    """Run the program on ``root``."""
+    given = {
+        "root": str(root),
+        "ref": "",
+        "python": sys.executable,
+        "requirements": ["auto"],
+        "manage": "manage.py",
+        "shared": [],
+        "managed": [[str(root / "it's secret"), True], [str(root / "it's shown"), False]],
+    }
+    text = f"PARAMETERS = {given!r}\n{onhost.source('survey')}"
+    done = subprocess.run([sys.executable, "-"], input=text, capture_output=True, text=True, check=True)
+    return read_facts(done.stdout)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A site with a release in slot b, which is live."""
+    found = tmp_path / "it's here"
+    for folder in ("run", "slots", "pins", "releases/1-000000000001/.fabdjango", "releases/2-000000000002"):
+        (found / folder).mkdir(parents=True)
+    (found / "releases" / "1-000000000001" / ".fabdjango" / "release.json").write_text('{"commit": "it\'s one"}')
+    (found / "slots" / "b").symlink_to("../releases/1-000000000001")
+    (found / "current").symlink_to("releases/1-000000000001")
+    (found / "run" / "current.sock").symlink_to("b.sock")
+    return found
+
+
+def test_an_empty_host(tmp_path: Path) -> None:
+    """Nothing is there, and nothing is made by looking."""
+    found = surveyed(tmp_path / "it's not there")
+    assert (found.root_exists, found.current, found.live_slot, found.slots, found.activation) == (False, "", "", {}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_slots(root: Path) -> None:
+    """Which slot has which release, and which is live; with one slot, none is while the release is exchanged."""
+    found = surveyed(root)
+    assert (found.current, found.live_slot, found.slots) == ("1-000000000001", "b", {"b": "1-000000000001"})
+    assert found.releases == {"1-000000000001": {"commit": "it's one"}, "2-000000000002": None}
+    (root / "run" / "current.sock").unlink()
+    (root / "run" / "current.sock").symlink_to("none.sock")
+    assert surveyed(root).live_slot == ""
+
+
+@pytest.mark.parametrize("state", ["armed", "confirmed", "reverting"])
+def test_an_activation_that_was_left_behind(root: Path, state: str) -> None:
+    """Its record and its state; a record that cannot be read is one all the same."""
+    record = root / "run" / f"activation.{state}"
+    record.write_text(json.dumps({"release": "2-000000000002", "by": "it's me"}))
+    assert surveyed(root).activation == {"release": "2-000000000002", "by": "it's me", "state": state}
+    record.write_text('{"release')
+    assert surveyed(root).activation == {"state": state}
+
+
+def test_the_journal_decides_what_was_proven(root: Path) -> None:
+    """Half a line of a power cut is passed over; the counter never goes back."""
+    lines = [
+        {"event": "deploy", "release": "1-000000000001", "result": "serves"},
+        {"event": "deploy", "release": "9-000000000009", "result": "serves"},
+        {"event": "deploy", "release": "2-000000000002", "result": "reverted"},
+    ]
+    (root / "journal.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"event": "depl')
+    found = surveyed(root)
+    assert (found.proven, found.highest, len(found.journal)) == (("1-000000000001",), 9, 3)
+
+
+def test_secrets_are_not_told(root: Path) -> None:
+    """A digest says enough."""
+    for name in ("it's secret", "it's shown"):
+        (root / name).write_text("canary")
+    found = surveyed(root).managed
+    assert [found[str(root / name)]["text"] for name in ("it's secret", "it's shown")] == [None, "canary"]
+    assert found[str(root / "it's secret")]["digest"] == found[str(root / "it's shown")]["digest"]

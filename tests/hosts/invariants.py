@@ -77,6 +77,12 @@ class Site:
     def serving(self) -> str:
         """The id of the release whose page comes from outside; what came instead if it is none."""
         status, body = self.ask()
+        # A link that has just come back: our own neighbour table has not learnt it yet.
+        for _ in range(50):
+            if status or "No route to host" not in body:
+                break
+            time.sleep(0.2)
+            status, body = self.ask()
         found = re.match(r"HEAD (\d+-[0-9a-f]{12}) ", body)
         return found[1] if status == 200 and found else f"status {status}: {body[:200]}"
 

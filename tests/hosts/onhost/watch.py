@@ -134,7 +134,8 @@ class Processes:
         for line in read("/proc/%d/cgroup" % pid).decode().splitlines():
             number, controllers, path = line.split(":", 2)
             if controllers in ("name=systemd", "") and ".service" in path:
-                return next(part for part in reversed(path.split("/")) if part.endswith(".service"))
+                # The group of a service that has just ended says so behind its name.
+                return next((part for part in reversed(path.split("/")) if part.endswith(".service")), "")
         return ""
 
     def managed(self, pid):

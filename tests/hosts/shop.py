@@ -32,7 +32,7 @@ __all__ = ["CANARY", "DOMAIN", "PROJECT", "ROOT", "Broken", "Release", "Shop", "
 PROJECT = "shop"
 ROOT = "/srv/shop"
 DOMAIN = "shop.example.com"
-WHEELS = "/var/lib/shop-wheels"  # /opt/wheels may be a folder of the machine that boots the host
+WHEELS = "/var/lib/shop-wheels"
 #: A secret of the env_file; no output, log, journal, argument or file for all may ever hold it.
 CANARY = "canary-7d1c9a4f20b8"
 

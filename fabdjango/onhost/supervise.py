@@ -194,7 +194,7 @@ def start_slot():
     if key[0] in ADDED:
         beside = [name for name in known if name[1] == other and name[0] != key[0] and is_web(name)]
         serves = any(lives(known[name]) and not asleep(known[name]) for name in beside)
-        add_beside(key[0], other) if P["held"] and serves else add(key[0])
+        add_beside(key[0], other) if P["held"] and serves and os.path.islink(P["link"]) else add(key[0])
     elif key[0] in CHANGED:
         if P["held"]:
             report("note", "the definition of %s has changed: both slots start anew" % key[0])

@@ -13,6 +13,8 @@ The error tree. Every error is a few lines a person can act on.
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 __all__ = [
     "ConfigError",
     "ConnectError",
@@ -108,10 +110,10 @@ class UnderwayError(StepFailedError):
     ``run`` and ``record`` say where it reports: its word, and a folder on the host.
     """
 
-    def __init__(self, message: str, *, run: str = "", record: object = None, **more: str) -> None:
+    def __init__(self, message: str, *, run: str = "", record: PurePosixPath | None = None, **more: str) -> None:
         super().__init__(message, **more)
         self.run = run
-        self.record = record
+        self.record = record or PurePosixPath()
 
 
 class UnknownStateError(FabdjangoError):

@@ -21,8 +21,7 @@ LOCKED = 94
 UNDERWAY = 97
 """An activation that a dead deployer left goes on by itself; its run and folder are told in the report ``underway``."""
 
-# What a step starts as a daemon has to close STEPS; DEPLOYMENT is closed before any step begins.
-STEPS, DEPLOYMENT = 9, 8
+# Number 9 is ``steps``, which a daemon that a step starts has to close; 8 is ``deployment``, closed before any step begins.
 _NO_ROOM = 90
 _LEASE = 20  # seconds of silence after which the deployer counts as gone
 

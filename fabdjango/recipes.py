@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from fabdjango import onhost
 from fabdjango.commands import django, git, gunicorn, managers, nginx, static, venv
 from fabdjango.commands import release as releases
-from fabdjango.commands.manager import Manager, other_slot
+from fabdjango.commands.manager import MARK, Manager, other_slot
 from fabdjango.escape import Secret, block, env_assignments, quote, quote_path, raw, sh
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.facts import DjangoFacts, Facts, Migration
@@ -73,6 +73,10 @@ class Site:
     token: str = ""
     env: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     local_settings: str | None = field(default=None, repr=False)
+
+    def on(self, facts: Facts) -> Site:
+        """The same with the folders as the host has them: a ``~`` is filled in."""
+        return replace(self, layout=Layout(PurePosixPath(facts.root), self.settings.project))
 
     @property
     def lock(self) -> Lock:
@@ -251,7 +255,7 @@ def deployment(site: Site, facts: Facts, ref: str, *, release: str = "") -> Depl
 
     ``release`` is the id if it is not to be chosen here.
     """
-    site = replace(site, layout=Layout(PurePosixPath(facts.root), site.settings.project))
+    site = site.on(facts)
     settings, layout, host = site.settings, site.layout, site.host
     _refuse_unknown_ref(facts, ref, host)
     _refuse_commit(settings, facts, host)
@@ -305,7 +309,7 @@ def deployment(site: Site, facts: Facts, ref: str, *, release: str = "") -> Depl
 
 def redeployment(site: Site, facts: Facts, release: str) -> Deployment:
     """A complete release once more, as its marker describes it; nothing of it is made anew."""
-    site = replace(site, layout=Layout(PurePosixPath(facts.root), site.settings.project))
+    site = site.on(facts)
     managers.refuse_other(site.settings, facts, site.layout, site.host)
     marker = facts.releases.get(release) or {}
     manager = managers.find(site.settings, facts, site.layout, site.templates, site.host)
@@ -371,7 +375,7 @@ def refuse_foreign(facts: Facts, put: Put, host: str) -> Put | None:
     text = (facts.managed.get(str(put.path)) or {}).get("text")
     if text is None:
         return None
-    if "Managed by fabdjango" not in text:
+    if MARK not in text:
         msg = f"{put.path} is there and was not written by fabdjango"
         raise FabdjangoError(msg, host=host, cure="rename the file, or choose another fabdjango.project")
     return replace(put, content=text)
@@ -393,11 +397,7 @@ def export(plan: Deployment) -> Iterator[Step]:
 
 def _virtualenv(plan: Deployment) -> Iterator[Step]:
     settings, facts, layout = plan.site.settings, plan.facts, plan.layout
-    uv = (
-        venv.get_uv(settings, facts, layout)
-        if plan.key not in facts.venvs or getattr(plan.manager, "level", "") == "virtualenv"
-        else None
-    )
+    uv = venv.get_uv(settings, facts, layout) if plan.key not in facts.venvs or plan.manager.needs_uv else None
     if uv:
         yield uv
     yield from with_hooks(plan, venv.create_venv(settings, facts, layout, plan.key))

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 from fabdjango.commands import activation, django, gunicorn, managers
 from fabdjango.commands import release as releases
 from fabdjango.commands.manager import SLOTS
 from fabdjango.facts import DjangoFacts, Facts, Reversal
-from fabdjango.layout import Layout
 from fabdjango.plan import Phase, Step
 from fabdjango.recipes import ANY_MIGRATION, Deployment, Site, with_hooks
 
@@ -44,24 +42,23 @@ def activate(plan: Deployment, found: DjangoFacts, event: str = "deploy", backwa
     entry = _entry(plan, event)
     first = () if facts.first_deploy_done or facts.current else releases.run_first(settings, layout, plan.path)
     first_reversed = bool(backwards and backwards.first)
-    reverse: tuple[Step, ...] = (_reverse(plan, backwards),) if backwards else ()
-    arm: tuple[Step, ...] = (activation.arm(layout, {**_record(plan, entry), "reversed": first_reversed}),)
-    # What is reversed while the newer release serves has to be applied again on the way back: so it is written down first.
-    early, late = ((*arm, *reverse), ()) if first_reversed else ((), reverse)
-    arm = () if first_reversed else arm
+    reverse = [_reverse(plan, backwards)] if backwards else []
+    arm = [activation.arm(layout, {**_record(plan, entry), "reversed": first_reversed})]
+    begin = _exchange if settings.slots == "1" else _start_beside
     steps = [
         releases.still_as_surveyed(facts, layout),
         *(_migrate(plan, {**entry, "event": "migrate"}, found) if _migrates(plan, found) else ()),
         *first,
-        *early,
+        # What is reversed while the newer release serves has to be applied again on the way back: so it is written down first.
+        *(arm + reverse if first_reversed else []),
         activation.place(layout, plan.site.templates, plan.bind),
         plan.manager.configure(),
-        *(_exchange(plan, arm) if settings.slots == "1" else _start_beside(plan, arm)),
+        *begin(plan, [] if first_reversed else arm),
         *_take_over(plan),
         activation.await_word(layout, settings.activation.confirm),
         releases.journal(layout, {**entry, "result": "serves"}),
-        *_leave_old(plan, facts.live_slot),
-        *late,
+        *_leave_old(plan),
+        *([] if first_reversed else reverse),
         *_published(plan, event),
         activation.forget(layout),
     ]
@@ -113,7 +110,7 @@ def _record(plan: Deployment, entry: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def _start_beside(plan: Deployment, arm: tuple[Step, ...]) -> Iterator[Step]:
+def _start_beside(plan: Deployment, arm: list[Step]) -> Iterator[Step]:
     """The new release in the idle slot; the one that serves is not touched before the new one answers."""
     yield activation.use_slot(plan.layout, plan.slot, plan.release)
     yield plan.manager.start_slot(plan.slot)
@@ -121,7 +118,7 @@ def _start_beside(plan: Deployment, arm: tuple[Step, ...]) -> Iterator[Step]:
     yield from arm
 
 
-def _exchange(plan: Deployment, arm: tuple[Step, ...]) -> Iterator[Step]:
+def _exchange(plan: Deployment, arm: list[Step]) -> Iterator[Step]:
     """The new release in the only slot; requests wait in the socket that the manager holds."""
     yield from arm
     yield activation.close(plan.layout)
@@ -157,14 +154,13 @@ def _ask_slot(plan: Deployment) -> Step:
     )
 
 
-def _leave_old(plan: Deployment, slot: str) -> Iterator[Step]:
+def _leave_old(plan: Deployment) -> Iterator[Step]:
     """Let the old release finish what it has begun, and stop it."""
-    if not slot or slot == plan.slot:
+    if not plan.old_slot:
         return
     if not plan.manager.held:
-        yield activation.drain(plan.layout, slot, plan.site.settings.activation.drain)
-    yield plan.manager.stop_slot(slot)
-    yield activation.empty_slot(plan.layout, slot)
+        yield activation.drain(plan.layout, plan.old_slot, plan.site.settings.activation.drain)
+    yield from _cleared(plan, plan.old_slot)
 
 
 def _published(plan: Deployment, event: str) -> Iterator[Step]:
@@ -214,7 +210,7 @@ def recover(site: Site, facts: Facts) -> Phase:
     One that was confirmed is finished: its release serves. Any other is undone; one that left no record had not
     touched what serves.
     """
-    site = replace(site, layout=Layout(PurePosixPath(facts.root), site.settings.project))
+    site = site.on(facts)
     record, layout = facts.activation, site.layout
     manager = managers.find(site.settings, facts, layout, site.templates, site.host)
     files = record.get("files") or {}
@@ -244,7 +240,7 @@ def recover(site: Site, facts: Facts) -> Phase:
     elif record.get("state") == "confirmed":
         steps = [
             releases.journal(layout, {**entry, "result": "serves"}),
-            *_leave_old(plan, plan.facts.live_slot),
+            *_leave_old(plan),
             activation.forget(layout),
         ]
     else:

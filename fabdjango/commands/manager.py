@@ -73,6 +73,11 @@ class Manager(Protocol):
         """The listening address that the manager keeps open, or empty."""
         ...
 
+    @property
+    def needs_uv(self) -> bool:
+        """True if it is itself installed below the root, which the site's own uv does if there is one."""
+        ...
+
     def install(self) -> tuple[Step, ...]:
         """Make the manager itself be there and run; nothing is applied. Raises FabdjangoError with the cure if it cannot be."""
         ...

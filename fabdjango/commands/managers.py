@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from fabdjango.commands import gunicorn, supervisor, systemd
-from fabdjango.commands.manager import SLOTS, WEB, Manager
+from fabdjango.commands.manager import MARK, SLOTS, WEB, Manager
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.facts import Facts
 from fabdjango.layout import Layout
@@ -42,7 +42,7 @@ def refuse_other(settings: Settings, facts: Facts, layout: Layout, host: str = "
     other = "supervisor" if settings.manager == "systemd" else "systemd"
     for path in places(settings, layout):
         text = (facts.managed.get(str(path)) or {}).get("text") or ""
-        if ("supervisor" in path.parts) == (other == "supervisor") and "Managed by fabdjango" in text:
+        if ("supervisor" in path.parts) == (other == "supervisor") and MARK in text:
             msg = f"the site's programs are run by {other} ({path}), and fabdjango.manager is {settings.manager}"
             raise FabdjangoError(
                 msg,

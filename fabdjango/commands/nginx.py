@@ -13,6 +13,7 @@ from typing import Any
 
 from fabdjango import onhost
 from fabdjango.commands import gunicorn
+from fabdjango.commands.manager import MARK
 from fabdjango.escape import Shell, block, nginx_domain, nginx_name, nginx_value, printable, quote_path, raw, sh, when
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.layout import Layout
@@ -48,7 +49,7 @@ __all__ = [
     "write",
 ]
 
-MANAGED = "# Managed by fabdjango"
+MANAGED = f"# {MARK}"
 _MARK = re.compile(
     r"^# fabdjango site (?P<project>\S+) in (?P<root>.*), digest (?P<digest>[0-9a-f]{64})$", re.MULTILINE
 )

@@ -59,6 +59,11 @@ class Supervisord:
         )
 
     @property
+    def needs_uv(self) -> bool:
+        """True for a supervisor in a virtualenv of its own."""
+        return self.level == "virtualenv"
+
+    @property
     def _project(self) -> str:
         return self.settings.project
 

@@ -57,6 +57,11 @@ class Systemd:
         return f"{self._project}-{name}.service"
 
     @property
+    def needs_uv(self) -> bool:
+        """Nothing is installed: a host has it."""
+        return False
+
+    @property
     def idle(self) -> str:
         """The unit that requests to a held socket start."""
         return f"{self._project}-{WEB}-idle.service"

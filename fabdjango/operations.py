@@ -17,12 +17,14 @@ from fabdjango.configuration import Resolved
 from fabdjango.escape import env_assignments, raw, sh
 from fabdjango.exceptions import ConfigError, FabdjangoError, StepFailedError, UnderwayError
 from fabdjango.facts import DjangoFacts, Facts, read_django, read_reversal
-from fabdjango.fleet import Runner, activate, begun, look, look_from_outside, prepared, recovered, take_up
+from fabdjango.fleet import activate, prepared
 from fabdjango.layout import Layout
 from fabdjango.plan import OWNER, Phase, Step
 from fabdjango.recipes import Deployment
 from fabdjango.report import difference
+from fabdjango.runner import Runner
 from fabdjango.settings import Row
+from fabdjango.surveying import begun, look, look_from_outside, recovered, take_up
 from fabdjango.switchover import Backwards
 
 __all__ = [
@@ -186,7 +188,7 @@ def run_in_foreground(runner: Runner, command: str) -> None:
 
 def _at_home(runner: Runner) -> tuple[Facts, Layout]:
     facts = look(runner, "", fetch=False)
-    return facts, Layout(PurePosixPath(facts.root), runner.site.settings.project)
+    return facts, runner.site.on(facts).layout
 
 
 def configure_gunicorn(runner: Runner, release: str) -> None:
@@ -319,7 +321,7 @@ def _forward(facts: Facts, release: str) -> DjangoFacts:
 
 def _backwards(runner: Runner, facts: Facts, target: str) -> Backwards:
     """What the database has that ``target`` lacks, asked of the database with the code of the current release."""
-    settings, layout = runner.site.settings, Layout(PurePosixPath(facts.root), runner.site.settings.project)
+    settings, layout = runner.site.settings, runner.site.on(facts).layout
     if not facts.current or settings.django.migrate == "never":
         return Backwards()
     read = Step(

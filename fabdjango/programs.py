@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 from fabdjango import operations, recipes
 from fabdjango.commands import managers, venv
 from fabdjango.commands.manager import Manager
 from fabdjango.exceptions import ConfigError
 from fabdjango.facts import Facts
-from fabdjango.fleet import Runner, look
 from fabdjango.layout import Layout
 from fabdjango.plan import Step
+from fabdjango.runner import Runner
+from fabdjango.surveying import look
 
 __all__ = ["configure", "install", "logs", "remove", "restart", "start", "status", "stop"]
 
@@ -25,7 +24,7 @@ def _found(runner: Runner, namespace: str) -> tuple[Manager, Facts, Layout]:
             msg, cure=f"use the tasks of {site.settings.manager}, or set fabdjango.manager to {namespace}"
         )
     facts = look(runner, "", fetch=False)
-    layout = Layout(PurePosixPath(facts.root), site.settings.project)
+    layout = site.on(facts).layout
     return managers.find(site.settings, facts, layout, site.templates, site.host), facts, layout
 
 
@@ -33,7 +32,7 @@ def install(runner: Runner, namespace: str) -> None:
     """The manager itself there and running."""
     manager, facts, layout = _found(runner, namespace)
     first: list[Step | None] = []
-    if manager.name == "supervisor in a virtualenv":
+    if manager.needs_uv:
         first.append(venv.get_uv(runner.site.settings, facts, layout))
     runner.do(*(step for step in [*first, *manager.install()] if step))
 

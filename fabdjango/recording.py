@@ -18,12 +18,12 @@ from invoke.tasks import Task
 
 from fabdjango.configuration import Layer, resolve
 from fabdjango.escape import Redactor, Secret, Shell
-from fabdjango.fleet import Runner
 from fabdjango.layout import layout_of
 from fabdjango.plan import Phase, Step
 from fabdjango.recipes import Site
 from fabdjango.render import Templates
 from fabdjango.report import Report
+from fabdjango.runner import Runner
 from fabdjango.script import AWAITING, FAILED, KEPT, REVERTED, Event, render_body
 from fabdjango.transport import Account, Listener, PhaseResult, StepResult
 

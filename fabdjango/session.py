@@ -31,12 +31,12 @@ from fabdjango import recipes
 from fabdjango.configuration import Layer, Resolved, environment_layer, resolve
 from fabdjango.escape import Redactor, Secret
 from fabdjango.exceptions import ConfigError, FabdjangoError
-from fabdjango.fleet import Runner
 from fabdjango.layout import layout_of
 from fabdjango.login import target_of
 from fabdjango.recipes import Site
 from fabdjango.render import Templates, read_env
 from fabdjango.report import Report
+from fabdjango.runner import Runner
 from fabdjango.settings import ROOT_KEY, Settings
 from fabdjango.transport import Account, DryTransport, FabricTransport, Transport
 

@@ -6,9 +6,9 @@ from pathlib import PurePosixPath
 
 from fabdjango.commands import maintenance, nginx
 from fabdjango.exceptions import FabdjangoError, RevertedError, UnknownStateError
-from fabdjango.fleet import Runner
 from fabdjango.layout import Layout
 from fabdjango.plan import Phase, Step
+from fabdjango.runner import Runner
 
 __all__ = ["configure", "disable", "enable", "maintenance_off", "maintenance_on", "reload", "status"]
 

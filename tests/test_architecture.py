@@ -25,6 +25,7 @@ _VALUES = {"escape", "plan"}
 _PURE = {"settings", "layout", "facts", "render", "onhost"} | _VALUES
 _DECIDED = _PURE | {"commands", "recipes", "switchover"}
 _RUNNING = {"configuration", "locking", "script", "detached", "login", "transport", "report", "diagnosis"}
+_HOST = {"runner", "surveying"}
 ROOMS: dict[str, set[str]] = {
     "exceptions": set(),
     "version": set(),
@@ -46,13 +47,15 @@ ROOMS: dict[str, set[str]] = {
     "login": {"escape", "settings"},
     "transport": {"login", "script", "detached", "settings"} | _VALUES,
     "report": {"script", "transport"} | _VALUES,
-    "recording": {"fleet"} | _RUNNING | _DECIDED,
-    "fleet": _RUNNING | _DECIDED,
-    "operations": {"fleet", "locking"} | _RUNNING | _DECIDED,
-    "programs": {"operations", "fleet"} | _DECIDED,
-    "webserver": {"fleet"} | _DECIDED,
-    "session": {"fleet"} | _RUNNING | _DECIDED,
-    "namespaces": {"operations", "programs", "webserver", "session", "fleet", "commands", "settings"},
+    "recording": {"runner"} | _RUNNING | _DECIDED,
+    "runner": _RUNNING | _DECIDED,
+    "surveying": {"runner"} | _RUNNING | _DECIDED,
+    "fleet": _HOST | _RUNNING | _DECIDED,
+    "operations": {"fleet", "locking"} | _HOST | _RUNNING | _DECIDED,
+    "programs": {"operations"} | _HOST | _DECIDED,
+    "webserver": _HOST | _DECIDED,
+    "session": {"fleet"} | _HOST | _RUNNING | _DECIDED,
+    "namespaces": {"operations", "programs", "webserver", "session", "fleet", "commands", "settings"} | _HOST,
     "collection": {"namespaces", "session", "configuration"},
     "testing": {"transport", "recording"},
     "fabdjango": {"collection", "version"},

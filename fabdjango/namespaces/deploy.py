@@ -7,7 +7,7 @@ import sys
 from invoke.context import Context
 
 from fabdjango import fleet, operations
-from fabdjango.fleet import Runner
+from fabdjango.runner import Runner
 from fabdjango.session import configuration, host_task, plain_task
 from fabdjango.settings import setting_rows
 

@@ -6,7 +6,7 @@ import shlex
 
 from fabdjango import operations
 from fabdjango.commands import django as build
-from fabdjango.fleet import Runner
+from fabdjango.runner import Runner
 from fabdjango.session import host_task
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fabdjango import operations
 from fabdjango.commands import git as build
-from fabdjango.fleet import Runner
+from fabdjango.runner import Runner
 from fabdjango.session import host_task
 
 __all__ = ["checkout", "clone", "diff", "fetch", "head", "log", "show", "status"]

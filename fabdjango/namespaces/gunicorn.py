@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fabdjango import operations
 from fabdjango.commands import gunicorn as build
-from fabdjango.fleet import Runner
+from fabdjango.runner import Runner
 from fabdjango.session import host_task
 
 __all__ = ["check", "configure", "run", "status"]

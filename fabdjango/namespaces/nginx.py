@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fabdjango import webserver
 from fabdjango.commands import nginx as build
-from fabdjango.fleet import Runner
+from fabdjango.runner import Runner
 from fabdjango.session import host_task
 
 __all__ = ["check", "configure", "disable", "enable", "logs", "reload", "status"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fabdjango import operations
-from fabdjango.fleet import Runner
+from fabdjango.runner import Runner
 from fabdjango.session import host_task
 
 __all__ = ["activate", "pin", "unpin"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fabdjango import fleet, operations
+from fabdjango import operations, surveying
 from fabdjango.commands import venv as build
-from fabdjango.fleet import Runner
+from fabdjango.runner import Runner
 from fabdjango.session import host_task
 
 __all__ = ["create", "diff", "freeze", "install", "package"]
@@ -44,7 +44,7 @@ def package(runner: Runner, names: str) -> None:
     keep a package, list it in the project or in venv.packages.
     """
     words = build.read_names(names)
-    facts = fleet.look(runner, "", fetch=False)
+    facts = surveying.look(runner, "", fetch=False)
     runner.do(build.install_package(runner.site.settings, facts, runner.site.layout, words))
 
 

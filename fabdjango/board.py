@@ -133,6 +133,13 @@ class HostReport(Report):
         self._steps = self._unchanged = 0
         self._board.began(self.host)
 
+    def turn(self, name: str) -> None:
+        """The phase goes on under another name; its steps are counted anew."""
+        self._phase = name
+        self._began = time.monotonic()
+        self._steps = self._unchanged = 0
+        self._board.began(self.host)
+
     def end(self, *, ok: bool) -> None:
         """The phase is over: one line."""
         if self._form == "json":
@@ -146,7 +153,8 @@ class HostReport(Report):
     def _ended(self, step: StepResult, title: str) -> None:
         self._steps += 1
         self._unchanged += step.unchanged is not None
-        if self._board.verbose or step.status != 0:
+        # That it was not confirmed is what a host is told when it shall go back.
+        if self._board.verbose or (step.status != 0 and (self._phase, step.name) != ("revert", "await")):
             super()._ended(step, title)
 
     def event(self, event: Event, step: StepResult | None) -> None:

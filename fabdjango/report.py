@@ -55,6 +55,9 @@ class Report:
         self._titles = {label: step.title for label, step in phase.labelled.items()} | {"lock": "lock the site"}
         self._capture = {label for label, step in phase.labelled.items() if step.capture}
 
+    def turn(self, name: str) -> None:
+        """The phase goes on under another name, because of what was decided; of one host its steps tell it."""
+
     def end(self, *, ok: bool) -> None:
         """The phase is over; of one host its steps have told it all."""
 

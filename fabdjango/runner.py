@@ -64,6 +64,7 @@ class Runner:
         Raises the error that fits; what was left undone is a warning, because the release serves.
         """
         step = activation.confirm(self.site.layout)
+        self.report.turn("confirm")
         ended, tidied = self.transport.settle(result, step, tidy, self.account, self.report.event, self.report.begin)
         self.report.end(ok=ended.status in (0, KEPT))
         if ended.status == KEPT and ended.failed:
@@ -80,6 +81,7 @@ class Runner:
         Raises UnknownStateError if that is not how it ended.
         """
         step = activation.revert(self.site.layout)
+        self.report.turn("revert")
         ended, _ = self.transport.settle(result, step, None, self.account, self.report.event)
         self.report.end(ok=ended.status == REVERTED)
         if ended.status == REVERTED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -75,7 +76,7 @@ class FleetStage:
         )
         run = Run(done.returncode, done.stdout, done.stderr)
         assert run.code == code, f"exit code {run.code}, not {code}, of fab {' '.join(words)}:\n{run.text}"
-        assert "Traceback (most recent call last)" not in run.err, run.err
+        assert not re.search("^Traceback", run.err, re.MULTILINE), run.err
         return run
 
     def close(self) -> None:

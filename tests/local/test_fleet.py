@@ -17,7 +17,7 @@ def fleet(tools: Tools) -> Iterator[FleetStage]:
     made = FleetStage(tools, 3)
     try:
         made.repository.commit(make_project())
-        made.first.configure(django={"collectstatic": "never"}, activation={"batch": "1"})
+        made.first.configure(django={"collectstatic": "never"}, activation={"batch": "1"}, health={"timeout": 6})
         made.fab("deploy")
         yield made
     finally:
@@ -35,3 +35,27 @@ def test_one_id_and_one_migration(fleet: FleetStage) -> None:
     migrated = [[entry["event"] for entry in each.journal].count("migrate") for each in fleet.hosts]
     assert migrated == [1, 0, 0]
     assert fleet.fab("deploy").last == f"unchanged: {fleet.current[0]} serves on 3 hosts already, and answers"
+
+
+def test_one_host_that_fails_takes_all_back(fleet: FleetStage) -> None:
+    """The last one has something in its way: those that had switched go back, and the table says what each serves."""
+    old = fleet.current
+    last = fleet.hosts[2]
+    blocked = last.root / "run" / ("b.sock" if (last.root / "run/current.sock").readlink().stem == "a" else "a.sock")
+    blocked.unlink(missing_ok=True)
+    (blocked / "in-the-way").mkdir(parents=True)
+    edit(fleet, "taken back")
+    run = fleet.fab("deploy", code=3)
+    print(run.text)
+    assert fleet.current == old
+    assert run.err.endswith("")
+    assert [each.get().page["release"] for each in fleet.hosts] == old
+    (blocked / "in-the-way").rmdir()
+    blocked.rmdir()
+    run = fleet.fab("deploy")
+    print(run.text)
+    run = fleet.fab("status")
+    print(run.text)
+    run = fleet.fab("rollback")
+    print(run.text)
+    assert fleet.current == old

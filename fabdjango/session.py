@@ -18,7 +18,8 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ from fabdjango import recipes
 from fabdjango.configuration import Layer, Resolved, environment_layer, resolve
 from fabdjango.escape import Redactor, Secret
 from fabdjango.exceptions import ConfigError, FabdjangoError
+from fabdjango.inventory import Host, literal, select, words_of
 from fabdjango.layout import layout_of
-from fabdjango.login import target_of
+from fabdjango.login import connection_to, target_of
 from fabdjango.recipes import Site
 from fabdjango.render import Templates, read_env
 from fabdjango.report import Report
@@ -40,7 +42,20 @@ from fabdjango.runner import Runner
 from fabdjango.settings import ROOT_KEY, Settings
 from fabdjango.transport import Account, DryTransport, FabricTransport, Transport
 
-__all__ = ["configuration", "host_task", "is_dry", "local_root", "own_settings", "plain_task", "runners"]
+__all__ = [
+    "choose_stage",
+    "chosen_hosts",
+    "configuration",
+    "confirmed",
+    "host_of",
+    "host_task",
+    "is_dry",
+    "local_root",
+    "own_settings",
+    "plain_task",
+    "reserve",
+    "runners",
+]
 
 own_settings: contextvars.ContextVar[Layer | None] = contextvars.ContextVar("own_settings", default=None)
 """The settings that a collection of one site brings with it; above the files, below the environment."""
@@ -83,12 +98,49 @@ def _layer(config: Any, source: str, values: str, path: str | None) -> Layer | N
     return Layer(os.path.relpath(place) if place else source, {} if content is None else content)
 
 
+_stage = ""
+_reserved: frozenset[str] = frozenset()
+
+
+def choose_stage(name: str) -> None:
+    """Let ``name`` be the stage for the rest of this run of fab; it wins over FABRIC_FABDJANGO_STAGE."""
+    global _stage  # noqa: PLW0603 - a run of fab has one, also in threads
+    _stage = name
+
+
+def reserve(names: Iterable[str]) -> None:
+    """No stage may be called so, because tasks are."""
+    global _reserved  # noqa: PLW0603 - filled once, by the collection of tasks
+    _reserved = frozenset(names)
+
+
 def configuration(context: Context, host: str = "") -> Resolved:
     """The settings for ``host`` (a name as given to -H, or empty)."""
-    stage = os.environ.get("FABRIC_FABDJANGO_STAGE", "")
-    resolved = resolve(layers(context, os.environ), stage=stage, host=host)
+    stage = _stage or os.environ.get("FABRIC_FABDJANGO_STAGE", "")
+    read = functools.partial(_inventory_text, local_root(context))
+    resolved = resolve(layers(context, os.environ), stage=stage, host=host, read=read)
+    taken = next((name for name in resolved.stages if name in _reserved), "")
+    if taken:
+        raise ConfigError(
+            f"the stage {taken} has the name of a task, and fab {taken} deploy would run that",
+            cure=f"call it something else in fabric.yaml: {ROOT_KEY}: stages: {{{taken}-stage: …}}",
+        )
     recipes.check_settings(resolved.settings)
     return resolved
+
+
+def _inventory_text(root: Path, name: str) -> str:
+    path = root / Path(name).expanduser()
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        reason = "it is not text"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise ConfigError(
+        f"cannot read the inventory {name}: {reason}",
+        cure=f"name one file in fabric.yaml, relative to the fabfile: {ROOT_KEY}: inventory: deploy/hosts.ini",
+    )
 
 
 _TOKEN = secrets.token_hex(8)
@@ -123,7 +175,7 @@ _NOT_SECRET = frozenset({"DJANGO_SETTINGS_MODULE", "PYTHONPATH", "LANG", "LC_ALL
 
 # --- hosts -------------------------------------------------------------------
 
-_open: dict[tuple[int, str, str, int], FabricTransport] = {}
+_open: dict[tuple[int, str, str, str, int], FabricTransport] = {}
 
 
 @atexit.register
@@ -134,15 +186,84 @@ def _close_all() -> None:
 
 
 def _connections(context: Context, resolved: Resolved) -> list[fabric.Connection]:
+    root = local_root(context)
     if isinstance(context, fabric.Connection):
-        return [context]
-    if not resolved.hosts:
+        if context.is_connected:
+            return [context]
+        host = host_of(_name(context), resolved)
+        return [connection_to(_with_local_keys(host, root), context.config, context)]
+    own = context.config if isinstance(context.config, fabric.Config) else fabric.Config()
+    return [connection_to(_with_local_keys(host, root), own) for host in chosen_hosts(context, resolved)]
+
+
+def _with_local_keys(host: Host, root: Path) -> Host:
+    return replace(host, key=tuple(str(root / Path(key).expanduser()) for key in host.key))
+
+
+def host_of(name: str, resolved: Resolved) -> Host:
+    """The host that -H calls ``name``: one of the inventory, or an address; raises ConfigError if only another stage has it."""
+    found = next((host for host in resolved.hosts if host.name == name), None)
+    if found or name not in resolved.elsewhere:
+        return found or literal(name, resolved.settings.ssh, resolved.stage)
+    stages = [stage for stage in resolved.elsewhere[name] if stage]
+    if not stages:
         raise ConfigError(
-            "no host is given",
-            cure="name one:               fab -H web1.example.com …\nor list them once, in fabric.yaml:\n\nfabdjango:\n  hosts:\n    web1.example.com: {}",
+            f"{name} is in no stage, and the chosen one is {resolved.stage}",
+            cure=f"choose none: fab -H {name} …\nor list it in fabric.yaml: {ROOT_KEY}: stages: {{{resolved.stage}: {{hosts: {{{name}: {{}}}}}}}}",
         )
-    own = context.config if isinstance(context.config, fabric.Config) else None
-    return [fabric.Connection(host, config=own) for host in resolved.hosts]
+    chosen = f"the chosen one is {resolved.stage}" if resolved.stage else "none is chosen"
+    raise ConfigError(
+        f"{name} is in the stage {' and in '.join(stages)}, and {chosen}",
+        cure="choose it: " + "\nor:        ".join(f"fab -H {name} {stage} …" for stage in stages),
+    )
+
+
+def chosen_hosts(context: Context, resolved: Resolved, role: str = "", limit: str = "") -> tuple[Host, ...]:
+    """The host that Fabric chose, or those of the inventory, less those that role or limit (names with commas) leave out."""
+    if isinstance(context, fabric.Connection):
+        hosts: tuple[Host, ...] = (host_of(_name(context), resolved),)
+    elif resolved.hosts:
+        hosts = resolved.hosts
+    else:
+        raise _no_host(resolved)
+    return select(hosts, role=role, limit=words_of(limit))
+
+
+def _no_host(resolved: Resolved) -> ConfigError:
+    stages = list(dict.fromkeys(stage for places in resolved.elsewhere.values() for stage in places if stage))
+    if stages and not resolved.stage:
+        lines = "\n".join(f"  fab {stage} …" for stage in stages)
+        return ConfigError("every host is in a stage, and none is chosen", cure=f"choose one:\n{lines}")
+    return ConfigError(
+        "no host is given",
+        cure="name one:               fab -H web1.example.com …\nor list them once, in fabric.yaml:\n\nfabdjango:\n  hosts:\n    web1.example.com: {}",
+    )
+
+
+_confirmed: set[tuple[str, str]] = set()
+
+
+def confirmed(resolved: Resolved, yes: bool, what: str, hosts: Iterable[Host] = ()) -> None:
+    """
+    Ask before something is done to a stage that wants it; ``what`` is "Deploy to" or "Roll back".
+
+    On a terminal the operator is asked, once in a run; elsewhere ``yes`` has to
+    say it. Raises ConfigError if the answer is no, or if there is nobody to ask.
+    """
+    if not resolved.confirm or yes or (resolved.stage, what) in _confirmed:
+        return
+    names = ", ".join(host.name for host in (tuple(hosts) or resolved.hosts))
+    deed = f"{what} stage {resolved.stage}: {names}"
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            f"the stage {resolved.stage} wants a word before it is touched, and there is no terminal to ask on",
+            cure="say it: --yes",
+        )
+    sys.stderr.write(f"{deed}? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise ConfigError(f"not confirmed: {deed}", cure="answer y, or say --yes")
+    _confirmed.add((resolved.stage, what))
 
 
 def _name(connection: fabric.Connection) -> str:
@@ -151,12 +272,9 @@ def _name(connection: fabric.Connection) -> str:
 
 def _transport(connection: fabric.Connection, settings: Settings) -> FabricTransport:
     # Fabric makes a new Connection, and so a new login, for every task on the command line.
-    key = (id(connection.config), str(connection.host), str(connection.user), int(connection.port))
+    # The same address behind another jump host is another machine, and has another name.
+    key = (id(connection.config), _name(connection), str(connection.host), str(connection.user), int(connection.port))
     if key not in _open:
-        keys = connection.connect_kwargs.get("key_filename")
-        if isinstance(keys, list):
-            # The list is shared by all Connections of a run and grows with each.
-            connection.connect_kwargs = {**connection.connect_kwargs, "key_filename": list(dict.fromkeys(keys))}
         _open[key] = FabricTransport(connection, settings.ssh, may_ask=sys.stdin.isatty())
     return _open[key]
 

@@ -24,7 +24,7 @@ MODULES = sorted(
 _VALUES = {"escape", "plan"}
 _PURE = {"settings", "layout", "facts", "render", "onhost"} | _VALUES
 _DECIDED = _PURE | {"commands", "recipes", "switchover"}
-_RUNNING = {"configuration", "locking", "script", "detached", "login", "transport", "report", "diagnosis"}
+_RUNNING = {"configuration", "inventory", "locking", "script", "detached", "login", "transport", "report", "diagnosis"}
 _HOST = {"runner", "surveying"}
 ROOMS: dict[str, set[str]] = {
     "exceptions": set(),
@@ -33,7 +33,9 @@ ROOMS: dict[str, set[str]] = {
     "onhost": set(),
     "escape": set(),
     "settings": set(),
-    "configuration": {"settings"},
+    "inventory": {"settings"},
+    "inventory_files": {"inventory"},
+    "configuration": {"settings", "inventory", "inventory_files"},
     "facts": set(),
     "layout": {"settings"},
     "plan": {"escape"},
@@ -44,7 +46,7 @@ ROOMS: dict[str, set[str]] = {
     "locking": {"onhost"} | _VALUES,
     "script": {"locking"} | _VALUES,
     "detached": {"escape"},
-    "login": {"escape", "settings"},
+    "login": {"escape", "settings", "inventory"},
     "transport": {"login", "script", "detached", "settings"} | _VALUES,
     "report": {"script", "transport"} | _VALUES,
     "recording": {"runner"} | _RUNNING | _DECIDED,
@@ -55,16 +57,17 @@ ROOMS: dict[str, set[str]] = {
     "programs": {"operations"} | _HOST | _DECIDED,
     "webserver": _HOST | _DECIDED,
     "session": {"fleet"} | _HOST | _RUNNING | _DECIDED,
-    "namespaces": {"operations", "programs", "webserver", "session", "fleet", "commands", "settings"} | _HOST,
-    "collection": {"namespaces", "session", "configuration"},
+    "namespaces": {"operations", "programs", "webserver", "session", "fleet", "commands", "settings", "inventory"}
+    | _HOST,
+    "collection": {"namespaces", "session", "configuration", "settings"},
     "testing": {"transport", "recording"},
     "fabdjango": {"collection", "version"},
 }
 # What comes from elsewhere, and in which rooms.
 GUESTS = {
     "fabric": {"login", "transport", "session"},
-    "paramiko": {"login", "transport"},
-    "invoke": {"session", "collection", "namespaces", "recording"},
+    "paramiko": {"login", "transport", "inventory_files"},
+    "invoke": {"session", "collection", "namespaces", "recording", "inventory_files"},
     "jinja2": {"render"},
     "rich": {"report"},
     "asyncssh": {"testing"},
@@ -212,6 +215,8 @@ def test_builders_read_no_clock_and_no_environment() -> None:
     pure = {
         "escape",
         "settings",
+        "inventory",
+        "inventory_files",
         "configuration",
         "layout",
         "plan",

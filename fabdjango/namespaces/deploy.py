@@ -7,8 +7,9 @@ import sys
 from invoke.context import Context
 
 from fabdjango import fleet, operations
+from fabdjango.inventory import table
 from fabdjango.runner import Runner
-from fabdjango.session import configuration, host_task, plain_task
+from fabdjango.session import chosen_hosts, configuration, host_task, plain_task
 from fabdjango.settings import setting_rows
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "config",
     "deploy",
     "history",
+    "hosts",
     "journal",
     "prune",
     "releases",
@@ -176,4 +178,18 @@ def config(c: Context, key: str = "", host: str = "") -> None:
     """
     resolved = configuration(c, host or str(getattr(c, "original_host", "")))
     for line in operations.config_lines(resolved, setting_rows(), key):
+        sys.stdout.write(line + "\n")
+
+
+@plain_task(help={"role": "Show those with this role only.", "limit": "Show these only: names with commas between."})
+def hosts(c: Context, role: str = "", limit: str = "") -> None:
+    """
+    List the hosts of the chosen stage, and how each is reached.
+
+    What fab deploy without -H would be for; the primary has a star. A column
+    that nobody fills is left out, and a dash leaves it to ssh_config. No host is
+    asked.
+    """
+    resolved = configuration(c, str(getattr(c, "original_host", "")))
+    for line in table(chosen_hosts(c, resolved, role, limit), resolved.hosts):
         sys.stdout.write(line + "\n")

@@ -128,7 +128,7 @@ def _settings_file() -> Path | None:
 def _stages_of(file: Path) -> list[str]:
     """The stages of fabric.yaml; none if it cannot be read, which is told when settings are needed."""
     for suffix in ("yaml", "yml", "json"):
-        with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
             text = file.with_suffix(f".{suffix}").read_text(encoding="utf-8")
             if "stages" not in text:
                 return []

@@ -117,19 +117,33 @@ def merged(read: Iterable[tuple[InventoryFile, Entries]]) -> Entries:
     return {name: {**entry, "from": origin[name]} for name, entry in result.items()}
 
 
-def twice(text: str, *path: str) -> Iterator[tuple[str, int, int]]:
-    """Keys that stand twice in the mapping at ``path`` of a YAML text, with both lines; a loader takes the last and is silent."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)  # type: ignore[no-untyped-call]
-    for key in path:
-        found = [below for name, below in _pairs(node) if name.value == key]
-        if not found:
-            return
-        node = found[-1]
+@functools.lru_cache(maxsize=8)
+def twice(text: str, root: str) -> tuple[tuple[str, int, int], ...]:
+    """
+    Keys that stand twice in one mapping below ``root`` of a YAML text, and both lines.
+
+    A loader takes the last of them and says nothing. Text that is not YAML has
+    none; whoever loads it says so.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)  # type: ignore[no-untyped-call]
+    except yaml.YAMLError:
+        return ()
+    below = [value for name, value in _pairs(node) if name.value == root]
+    return tuple(_repeated(below[-1], "", set())) if below else ()
+
+
+def _repeated(node: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, int, int]]:
+    if id(node) in seen:  # an alias may stand for what it is part of
+        return
+    seen.add(id(node))
     lines: dict[str, int] = {}
-    for name, _ in _pairs(node):
-        line = name.start_mark.line + 1
-        if lines.setdefault(str(name.value), line) != line:
-            yield str(name.value), lines[name.value], line
+    for name, value in _pairs(node):
+        key, line = str(name.value), name.start_mark.line + 1
+        if key in lines and key != "<<":
+            yield f"{prefix}{key}", lines[key], line
+        lines[key] = line
+        yield from _repeated(value, f"{prefix}{key}.", seen)
 
 
 def _pairs(node: Any) -> list[tuple[Any, Any]]:
@@ -399,7 +413,7 @@ def _read_host(inventory: _Ansible, group: str, line: str, number: int) -> None:
     if re.search(r":\d+$", name) and re.sub(r"\[[^\]]*\]", "", name).count(":") == 1:
         name, _, port = name.rpartition(":")
         variables.setdefault("ansible_port", port)
-    if name.startswith("[") and name.endswith("]") and not _RANGE.fullmatch(name):
+    if re.fullmatch(r"\[[^\[\]]*\]", name) and not _RANGE.fullmatch(name):
         name = name[1:-1]
     inventory.add(group, name, variables, number)
 
@@ -479,7 +493,7 @@ def _read_ssh_config(file: InventoryFile, text: str) -> Entries:
 
 def _place(text: str, name: str) -> int:
     found = re.search(rf"(?im)^\s*host\b.*?(?<!\S){re.escape(name)}(?!\S)", text)
-    return found.start() if found else len(text)
+    return found.end() if found else len(text)
 
 
 def _of_ssh_config(name: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import functools
 import getpass
 import inspect
 import os
+import re
 import secrets
 import socket
 import sys
@@ -33,6 +34,7 @@ from fabdjango.configuration import Layer, Resolved, environment_layer, resolve
 from fabdjango.escape import Redactor, Secret
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.inventory import Host, literal, select, words_of
+from fabdjango.inventory_files import twice
 from fabdjango.layout import layout_of
 from fabdjango.login import connection_to, target_of
 from fabdjango.recipes import Site
@@ -118,6 +120,7 @@ def configuration(context: Context, host: str = "") -> Resolved:
     """The settings for ``host`` (a name as given to -H, or empty)."""
     stage = _stage or os.environ.get("FABRIC_FABDJANGO_STAGE", "")
     read = functools.partial(_inventory_text, local_root(context))
+    _refuse_repetition(context)
     resolved = resolve(layers(context, os.environ), stage=stage, host=host, read=read)
     taken = next((name for name in resolved.stages if name in _reserved), "")
     if taken:
@@ -127,6 +130,21 @@ def configuration(context: Context, host: str = "") -> Resolved:
         )
     recipes.check_settings(resolved.settings)
     return resolved
+
+
+def _refuse_repetition(context: Context) -> None:
+    """Raise for a key that stands twice in a file; of two hosts with one name the first would be lost without a word."""
+    for level in ("_system_path", "_user_path", "_project_path", "_runtime_path"):
+        path = Path(getattr(context.config, level, None) or "")
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            text = path.read_text(encoding="utf-8") if path.suffix in (".yaml", ".yml", ".json") else ""
+            for key, first, second in twice(text, ROOT_KEY):
+                lines = f"line {first}" if first == second else f"lines {first} and {second}"
+                what = f"{ROOT_KEY}.{key} stands twice in {os.path.relpath(path)} ({lines})"
+                is_host = re.fullmatch(r"(stages\..+\.)?hosts\.[^{}]+", key)
+                raise ConfigError(
+                    f"duplicate hosts: {what}" if is_host else what, cure="take one away, or make one entry of both"
+                )
 
 
 def _inventory_text(root: Path, name: str) -> str:

@@ -24,7 +24,18 @@ MODULES = sorted(
 _VALUES = {"escape", "plan"}
 _PURE = {"settings", "layout", "facts", "render", "onhost"} | _VALUES
 _DECIDED = _PURE | {"commands", "recipes", "switchover"}
-_RUNNING = {"configuration", "inventory", "locking", "script", "detached", "login", "transport", "report", "diagnosis"}
+_RUNNING = {
+    "configuration",
+    "inventory",
+    "inventory_files",
+    "locking",
+    "script",
+    "detached",
+    "login",
+    "transport",
+    "report",
+    "diagnosis",
+}
 _HOST = {"runner", "surveying"}
 ROOMS: dict[str, set[str]] = {
     "exceptions": set(),

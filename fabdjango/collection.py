@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
+from invoke import loader
 from invoke.collection import Collection
+from invoke.context import Context
 from invoke.tasks import Task
+from invoke.vendor import yaml
 
 from fabdjango.configuration import Layer
 from fabdjango.namespaces import deploy as _top
@@ -20,7 +28,8 @@ from fabdjango.namespaces import release as _release
 from fabdjango.namespaces import supervisor as _supervisor
 from fabdjango.namespaces import systemd as _systemd
 from fabdjango.namespaces import venv as _venv
-from fabdjango.session import own_settings
+from fabdjango.session import choose_stage, own_settings, plain_task, reserve
+from fabdjango.settings import ROOT_KEY
 
 __all__ = [
     "django",
@@ -89,9 +98,68 @@ nginx = _namespace("nginx")
 maintenance = _namespace("maintenance")
 release = _namespace("release")
 
+# --- stages ------------------------------------------------------------------
+
+_TAKEN = frozenset(_top.__all__) | frozenset(_NAMESPACES)
+"""What a stage cannot be called; the settings are refused when they are read."""
+reserve(_TAKEN)
+
+
+def _settings_file() -> Path | None:
+    """
+    The project's settings beside the fabfile that is being loaded now, without the suffix; None if none is loaded.
+
+    Invoke reads fabric.yaml only after the fabfile is loaded, and does not tell
+    the fabfile where it is: sys.path begins with that folder only if it was not
+    in there before. So this looks for the module that Invoke's loader executes.
+    """
+    frame: FrameType | None = inspect.currentframe()
+    module: Mapping[str, Any] = {}
+    while frame and frame.f_code.co_filename != loader.__file__:
+        if frame.f_code.co_name == "<module>":
+            module = frame.f_globals
+        frame = frame.f_back
+    if not frame or "__file__" not in module:
+        return None
+    place = Path(module["__file__"]).resolve()
+    # A fabfile may be a package; its settings lie beside the package. fab reads fabric.yaml, inv reads invoke.yaml.
+    folder = place.parent.parent if "__path__" in module else place.parent
+    return folder / str(frame.f_locals["self"].config.prefix)
+
+
+def _stages_of(file: Path) -> list[str]:
+    """The stages of fabric.yaml; none if it cannot be read, which is told when settings are needed."""
+    for suffix in ("yaml", "yml", "json"):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
+            text = file.with_suffix(f".{suffix}").read_text(encoding="utf-8")
+            if "stages" not in text:
+                return []
+            return list((yaml.safe_load(text)[ROOT_KEY].get("stages") or {}).keys())  # type: ignore[no-untyped-call]
+    return []
+
+
+def _add_stages(made: Collection, more: Iterable[Any] = ()) -> None:
+    file = _settings_file()
+    names = [*(_stages_of(file) if file else ()), *more]
+    for name in dict.fromkeys(names):
+        if isinstance(name, str) and re.fullmatch(r"[A-Za-z]\w*(-\w+)*", name) and name not in _TAKEN:
+            made.add_task(_stage_task(name), name=name)
+
+
+def _stage_task(name: str) -> Task[Any]:
+    def stage(_: Context) -> None:
+        choose_stage(name)
+
+    stage.__doc__ = f"""
+    Choose the stage {name} for the tasks after this one.
+    """
+    return plain_task(name=name)(stage)
+
+
 ns = _collection(None, _top, None)
 for _each in (git, venv, django, gunicorn, supervisor, systemd, nginx, maintenance, release):
     ns.add_collection(_each)
+_add_stages(ns)
 
 
 def site(name: str, settings: Mapping[str, Any] | None = None, **more: Any) -> Collection:
@@ -116,4 +184,6 @@ def site(name: str, settings: Mapping[str, Any] | None = None, **more: Any) -> C
     made = _collection(name, _top, layer)
     for each in _NAMESPACES:
         made.add_collection(_namespace(each, layer))
+    stages = values.get("stages")
+    _add_stages(made, stages if isinstance(stages, Mapping) else ())
     return made

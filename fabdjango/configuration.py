@@ -8,20 +8,23 @@ every value is kept, so that an error can name the file and the key.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import difflib
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin
 
 from fabdjango.exceptions import ConfigError
+from fabdjango.inventory import Host, Listed, hosts_of, suggest
+from fabdjango.inventory_files import Entries, files_of, merged, read_inventory
 from fabdjango.settings import (
     ROOT_KEY,
     VARIABLE,
     Settings,
+    Ssh,
     class_of_items,
     environment_name,
     hints_of,
@@ -43,48 +46,185 @@ class Layer:
 
 @dataclass(frozen=True)
 class Resolved:
-    """The settings of one host, and the source of every value by dotted key."""
+    """
+    The settings of one host, and the source of every value by dotted key.
+
+    ``hosts`` are those of the chosen ``stage``, or of no stage. ``elsewhere`` has
+    the names of all other hosts and the stages that list them; an empty name is
+    the list outside of stages. ``confirm`` is True where a stage wants to be
+    asked for.
+    """
 
     settings: Settings
     sources: Mapping[str, str]
-    hosts: Mapping[str, Mapping[str, Any]]
+    hosts: tuple[Host, ...] = ()
     stages: tuple[str, ...] = ()
+    stage: str = ""
+    confirm: bool = False
+    elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-_INVENTORY_KEYS = ("hosts", "roles", "stages")
+_INVENTORY_KEYS = ("hosts", "roles", "stages", "inventory")
+_STAGE_KEYS = ("hosts", "inventory", "confirm")
 
 
-def resolve(layers: Sequence[Layer], *, stage: str = "", host: str = "") -> Resolved:
+def _read_nothing(path: str) -> str:
+    raise ConfigError(f"the inventory {path} cannot be read here", cure="list the hosts in fabric.yaml")
+
+
+def resolve(
+    layers: Sequence[Layer], *, stage: str = "", host: str = "", read: Callable[[str], str] = _read_nothing
+) -> Resolved:
     """
     Merge ``layers`` (lowest first) into the settings of ``host`` in ``stage``.
 
+    Within a layer a stage wins over what is for all, a role over the stage, an
+    inventory file over the role, and the host's own entry over the file. ``read``
+    gives the text of an inventory file.
+
     Raises ConfigError for an unknown key, a value of the wrong form, a missing
-    required key, or a stage that does not exist.
+    required key, a stage that does not exist, or duplicate hosts.
     """
-    merged: dict[str, Any] = {}
+    everything: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for layer in layers:
         if not isinstance(layer.values, Mapping):
             raise _wrong_form("", "a mapping of settings", layer.values, layer.source)
         _check_keys(layer.values, Settings, "", layer.source, extra=_INVENTORY_KEYS)
-        _merge(merged, layer.values, sources, layer.source)
-    stages = _mapping(merged.pop("stages", None) or {}, "stages", sources)
-    roles = _mapping(merged.pop("roles", None) or {}, "roles", sources)
-    _check_inventory(stages, roles, merged.get("hosts"), sources)
+        _merge(everything, layer.values, sources, layer.source)
+    stages = _mapping(everything.get("stages") or {}, "stages", sources)
+    roles = _mapping(everything.get("roles") or {}, "roles", sources)
+    _check_inventory(stages, roles, everything.get("hosts"), sources)
     if stage and stage not in stages:
         msg = f"there is no stage {stage!r}"
-        raise ConfigError(msg, cure=_suggest(stage, stages) or f"define it in fabric.yaml under {ROOT_KEY}: stages:")
-    if stage:
-        _overlay(merged, stages[stage], f"stages.{stage}", sources, allow_hosts=True)
-    hosts = _mapping(merged.pop("hosts", None) or {}, "hosts", sources)
-    own = dict(_mapping(hosts.get(host) or {}, f"hosts.{host}", sources))
-    for role in _as_words(own.pop("roles", ()), f"hosts.{host}.roles", sources.get(f"hosts.{host}.roles", "")):
-        if role in roles:
-            _overlay(merged, roles[role], f"roles.{role}", sources)
-    if own:
-        _overlay(merged, own, f"hosts.{host}", sources)
-    settings = _build(Settings, merged, "", sources)
-    return Resolved(settings, sources, {name: values or {} for name, values in hosts.items()}, tuple(stages))
+        raise ConfigError(msg, cure=suggest(stage, stages) or f"define it in fabric.yaml under {ROOT_KEY}: stages:")
+    inventory = _Inventory(layers, everything, sources, read)
+    listed = inventory.listed(stage)
+    values, found = inventory.values(stage, host)
+    settings = _build(Settings, values, "", found)
+    return Resolved(
+        settings,
+        {**sources, **found},
+        hosts_of(listed, stage),
+        tuple(stages),
+        stage,
+        _boolean((stages.get(stage) or {}).get("confirm") or False, f"stages.{stage}.confirm", ""),
+        inventory.elsewhere({each.name for each in listed}, stages),
+    )
+
+
+class _Inventory:
+    """Who the hosts of a stage are, and the values of one of them."""
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        everything: Mapping[str, Any],
+        sources: Mapping[str, str],
+        read: Callable[[str], str],
+    ) -> None:
+        self.layers = layers
+        self.everything = everything
+        self.sources = sources
+        self.read = read
+        self._files: dict[str, Entries] = {}
+
+    def listed(self, stage: str) -> tuple[Listed, ...]:
+        """The hosts of ``stage``: its own if it has any, else those outside of stages."""
+        names = (self._names(stage) if stage else {}) or self._names("")
+        return tuple(
+            Listed(name, self._ssh(stage, name), self._roles(stage, name), source) for name, source in names.items()
+        )
+
+    def elsewhere(self, here: Collection[str], stages: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The hosts that are not ``here``, and who lists them."""
+        found: dict[str, tuple[str, ...]] = {}
+        for stage in ("", *stages):
+            # A file of another stage may be missing here, and that does not matter now.
+            with contextlib.suppress(ConfigError):
+                for name in self._names(stage):
+                    if name not in here:
+                        found[name] = (*found.get(name, ()), stage)
+        return found
+
+    def values(self, stage: str, host: str, only: str = "") -> tuple[dict[str, Any], dict[str, str]]:
+        """What the layers say for one host, and their source; of one key, if ``only`` is given."""
+        values: dict[str, Any] = {}
+        sources: dict[str, str] = {}
+        roles = self._roles(stage, host)
+        last = max((n for n, layer in enumerate(self.layers) if self._names_files(layer, stage)), default=-1)
+        for number, layer in enumerate(self.layers):
+            parts: list[tuple[Any, str]] = [(layer.values, layer.source)]
+            staged = _below(layer.values, "stages", stage)
+            parts.append((staged, f"{layer.source}, stages.{stage}"))
+            parts += [(_below(layer.values, "roles", role), f"{layer.source}, roles.{role}") for role in roles]
+            if number == last:
+                entry = self._in_files(stage, host)
+                parts.append(({"ssh": entry.get("ssh", {})}, str(entry.get("from", ""))))
+            parts.append((_below(layer.values, "hosts", host), f"{layer.source}, hosts.{host}"))
+            parts.append((_below(staged, "hosts", host), f"{layer.source}, stages.{stage}, hosts.{host}"))
+            for part, source in parts:
+                wanted = {k: v for k, v in part.items() if k not in _NOT_SETTINGS and (not only or k == only)}
+                _merge(values, wanted, sources, source)
+        return values, sources
+
+    def _names_files(self, layer: Layer, stage: str) -> bool:
+        return "inventory" in layer.values or "inventory" in _below(layer.values, "stages", stage)
+
+    def _part(self, stage: str) -> Mapping[str, Any]:
+        """All layers of what a stage says, or of what is outside of stages."""
+        return _below(self.everything, "stages", stage) if stage else self.everything
+
+    def _names(self, stage: str) -> dict[str, str]:
+        """The hosts that a stage itself lists, or that are listed outside of stages, with where that is."""
+        names = {name: str(entry["from"]) for name, entry in self._entries(stage).items()}
+        for name in _below(self._part(stage), "hosts"):
+            source = _source_of(f"{_prefix(stage)}hosts.{name}", self.sources)
+            names[name] = ", ".join(filter(None, [names.get(name), source]))
+        return names
+
+    def _entries(self, stage: str) -> Entries:
+        """What inventory files list for a stage, or outside of stages."""
+        if stage not in self._files:
+            key = f"{_prefix(stage)}inventory"
+            files = files_of(self._part(stage).get("inventory"), key, _source_of(key, self.sources))
+            self._files[stage] = merged([(file, read_inventory(file, self.read(file.path))) for file in files])
+        return self._files[stage]
+
+    def _in_files(self, stage: str, host: str) -> Mapping[str, Any]:
+        """What inventory files say of a host; those of the stage win."""
+        found: dict[str, Any] = {}
+        for each in dict.fromkeys(("", stage)):
+            entry = self._entries(each).get(host, {})
+            ssh = {**found.get("ssh", {}), **entry.get("ssh", {})}
+            found = {**found, **entry, "ssh": ssh}
+        return found
+
+    def _roles(self, stage: str, host: str) -> tuple[str, ...]:
+        for each in dict.fromkeys((stage, "")):
+            entry = _below(self._part(each), "hosts", host)
+            if "roles" in entry:
+                key = f"{_prefix(each)}hosts.{host}.roles"
+                return _as_words(entry["roles"], key, self.sources.get(key, ""))
+        return tuple(self._in_files(stage, host).get("roles", ()))
+
+    def _ssh(self, stage: str, host: str) -> Ssh:
+        values, sources = self.values(stage, host, "ssh")
+        return typing.cast("Ssh", _convert(Ssh, values.get("ssh") or {}, "ssh", sources, {}))
+
+
+_NOT_SETTINGS = frozenset({*_INVENTORY_KEYS, *_STAGE_KEYS})
+
+
+def _below(values: Any, *keys: str) -> Mapping[str, Any]:
+    """The mapping that is reached by ``keys``, or an empty one; forms have been checked where they count."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values if isinstance(values, Mapping) else {}
+
+
+def _prefix(stage: str) -> str:
+    return f"stages.{stage}." if stage else ""
 
 
 def _check_inventory(
@@ -93,7 +233,10 @@ def _check_inventory(
     """Raise for a misspelt key of any stage, role or host, so that it does not wait for the one it is for."""
     staged = [(f"stages.{name}.", (values or {}).get("hosts")) for name, values in _named(stages, "stages", sources)]
     for name, values in _named(stages, "stages", sources):
-        _check_keys(values or {}, Settings, f"stages.{name}", _source_of(f"stages.{name}", sources), extra=("hosts",))
+        path = f"stages.{name}"
+        _check_keys(values, Settings, path, _source_of(path, sources), extra=_STAGE_KEYS)
+        files_of(values.get("inventory"), f"{path}.inventory", _source_of(f"{path}.inventory", sources))
+        _boolean(values.get("confirm") or False, f"{path}.confirm", sources.get(f"{path}.confirm", ""))
     for name, values in _named(roles, "roles", sources):
         _check_keys(values or {}, Settings, f"roles.{name}", _source_of(f"roles.{name}", sources))
     for prefix, inventory in [("", hosts), *staged]:
@@ -113,15 +256,6 @@ def _named(values: Any, path: str, sources: Mapping[str, str]) -> Iterable[tuple
 
 def _source_of(prefix: str, sources: Mapping[str, str]) -> str:
     return next((sources[k] for k in sources if k == prefix or k.startswith(prefix + ".")), prefix)
-
-
-def _overlay(
-    merged: dict[str, Any], values: Any, prefix: str, sources: dict[str, str], *, allow_hosts: bool = False
-) -> None:
-    values = _mapping(values or {}, prefix, sources)
-    source = _source_of(prefix, sources)
-    _check_keys(values, Settings, prefix, source, extra=_INVENTORY_KEYS[:1] if allow_hosts else ())
-    _merge(merged, values, sources, f"{source}, {prefix}")
 
 
 def _merge(
@@ -148,7 +282,7 @@ def _check_keys(values: Mapping[str, Any], kind: type, prefix: str, source: str,
             continue
         if key not in known:
             msg = f"{ROOT_KEY}.{path} is not a setting (in {source})"
-            cure = _suggest(str(key), [*known, *extra]) or "see all of them with: fab config"
+            cure = suggest(str(key), [*known, *extra]) or "see all of them with: fab config"
             raise ConfigError(msg, cure=cure)
         below = hints[key]
         named = class_of_items(below)
@@ -158,11 +292,6 @@ def _check_keys(values: Mapping[str, Any], kind: type, prefix: str, source: str,
             for name, item in value.items():
                 if isinstance(item, Mapping):
                     _check_keys(item, named, f"{path}.{name}", source)
-
-
-def _suggest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(close)}?" if close else ""
 
 
 # --- building ----------------------------------------------------------------
@@ -324,7 +453,7 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
         if row is None:
             msg = f"the environment variable {name} is not a setting"
             # Compared without the prefix, which makes all names look alike.
-            close = _suggest(name.removeprefix(VARIABLE), [each.removeprefix(VARIABLE) for each in known])
+            close = suggest(name.removeprefix(VARIABLE), [each.removeprefix(VARIABLE) for each in known])
             cure = re.sub(r"\b[A-Z_]+\b", rf"{VARIABLE}\g<0>", close)
             raise ConfigError(msg, cure=cure or "unset it, or see the settings with: fab config")
         if "Mapping" in str(row.kind):

@@ -10,25 +10,117 @@ import contextlib
 import logging
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fabric import Connection
+from fabric import Config, Connection
 from paramiko import AutoAddPolicy, MissingHostKeyPolicy, RejectPolicy, SSHClient, ssh_exception
 
 from fabdjango.escape import quote
 from fabdjango.exceptions import ConnectError
+from fabdjango.inventory import COMMAND_LINE, Host
 from fabdjango.settings import Ssh
 
-__all__ = ["connect", "target_of"]
+__all__ = ["connect", "connection_to", "name_of", "target_of"]
 
 _SSH_PORT = 22
 
 
+class _HostConnection(Connection):  # type: ignore[misc]
+    """A connection that knows what the command line calls its host."""
+
+    target = ""
+
+
 def target_of(connection: Connection) -> str:
-    """The host as -H takes it, with the account and, if it is not 22, the port."""
+    """The host as -H takes it: a name of the inventory, else the account, the address and, if it is not 22, the port."""
+    if isinstance(connection, _HostConnection) and connection.target:
+        return str(connection.target)
     return f"{connection.user}@{connection.host}" + ("" if connection.port == _SSH_PORT else f":{connection.port}")
+
+
+def name_of(connection: Connection) -> str:
+    """What reports call the host: its name in the inventory, else its address."""
+    is_listed = isinstance(connection, _HostConnection) and connection.target
+    return str(connection.original_host if is_listed else connection.host)
+
+
+def connection_to(host: Host, config: Config, given: Connection | None = None) -> Connection:
+    """
+    A connection to ``host``, not yet open, with its address, account, port, keys and jump hosts.
+
+    ``given`` is the connection that Fabric made for the same host: a user or port
+    that was asked for by hand, and arguments of its own, win. What neither says
+    is left to ssh_config, which is asked about the host's name if it has an entry
+    of that name, else about the address.
+    """
+    user, port = _by_hand(given) if given else ("", 0)
+    own = dict(_own_arguments(given) or config.connect_kwargs)
+    keys = _listed(_own_arguments(given).get("key_filename") or _keys_of_the_run(config))
+    keys += [str(Path(key).expanduser()) for key in host.key]
+    asked = host.name if host.name in config.base_ssh_config.get_hostnames() else host.address
+    gateway = _gateway(host.jump, config, own, keys)
+    if gateway is None and given is not None:
+        gateway = given.gateway
+    connection = _made(
+        asked, config, own, keys, gateway=gateway, user=user or host.user or None, port=port or host.port or None
+    )
+    if host.address not in (host.name, asked):
+        connection.host = host.address
+    connection.original_host = host.name
+    if host.source != COMMAND_LINE:
+        place = (f"{user}@" if user else "") + host.name + (f":{port}" if port else "")
+        connection.target = f"{place} {host.stage}" if host.stage else place
+    return connection
+
+
+def _made(asked: str, config: Config, own: Mapping[str, Any], keys: Iterable[str], **more: Any) -> _HostConnection:
+    # Fabric collects the keys of all hosts of a run in a list that belongs to the run, and offers each host those of the
+    # ones before. With arguments of its own a Connection leaves that list alone, but still starts from it.
+    connection = _HostConnection(asked, config=config, connect_kwargs={**own, "key_filename": []}, **more)
+    own_keys = [*keys, *_listed(connection.ssh_config.get("identityfile"))]
+    connection.connect_kwargs = {**own, "key_filename": list(dict.fromkeys(own_keys))}
+    return connection
+
+
+def _gateway(jump: str, config: Config, own: Mapping[str, Any], keys: Iterable[str]) -> Connection | bool | None:
+    """The last of a chain of jump hosts, False to go straight, or None to leave it to ssh_config."""
+    if jump in ("", "none"):
+        return False if jump else None
+    made: Connection | None = None
+    for hop in jump.split(","):
+        # As ssh does: the first is the one that is logged in to from here.
+        made = _made(hop, config, own, keys, gateway=made)
+    return made
+
+
+def _by_hand(given: Connection) -> tuple[str, int]:
+    """The account and the port that were asked for by hand; empty and 0 if they are what ssh_config or Fabric says."""
+    usual = given.config.base_ssh_config.lookup(given.original_host)
+    user = "" if given.user == usual.get("user", given.config.user) else given.user
+    port = 0 if given.port == int(usual.get("port", given.config.port)) else given.port
+    return str(user), int(port)
+
+
+def _own_arguments(given: Connection | None) -> Mapping[str, Any]:
+    """Arguments that a caller gave to this Connection alone."""
+    found = given.connect_kwargs if given is not None else None
+    return found if isinstance(found, dict) else {}
+
+
+def _keys_of_the_run(config: Config) -> Any:
+    """The keys of -i or of a config file, without what Fabric has added for each host."""
+    levels = ("_overrides", "_runtime", "_env", "_project", "_user", "_system", "_collection")
+    for level in levels:
+        found = ((getattr(config, level, None) or {}).get("connect_kwargs") or {}).get("key_filename")
+        if found:
+            return found
+    return None
+
+
+def _listed(keys: Any) -> list[str]:
+    return [keys] if isinstance(keys, str) else [str(key) for key in keys or ()]
 
 
 class _AskPolicy(MissingHostKeyPolicy):
@@ -131,13 +223,14 @@ def _quiet_paramiko() -> Iterator[None]:
 def _connect_error(error: Exception, connection: Connection, ssh: Ssh, known_hosts: Path) -> ConnectError:
     host, port, user = connection.host, connection.port, connection.user
     name = host if port == _SSH_PORT else f"[{host}]:{port}"
+    called = name_of(connection)
     flag = "" if port == _SSH_PORT else f"-p {port} "
     # What is learnt by hand must go into the file that is read here.
     learn = f"-o UserKnownHostsFile={quote(str(known_hosts))} " if ssh.known_hosts else ""
     if isinstance(error, ssh_exception.BadHostKeyException):
         return ConnectError(
             f"the host key of {name} has changed: another machine, or somebody in between",
-            host=host,
+            host=called,
             output=f"expected {error.expected_key.get_name()} {error.expected_key.fingerprint}\ngot      {error.key.get_name()} {error.key.fingerprint}",
             cure=f"if the machine was set up anew, forget the old key and look at the new one:\nssh-keygen -f {quote(str(known_hosts))} -R {quote(name)}\nssh {learn}{flag}{user}@{host}",
         )
@@ -148,43 +241,43 @@ def _connect_error(error: Exception, connection: Connection, ssh: Ssh, known_hos
     if isinstance(error, ssh_exception.SSHException) and "not found in known_hosts" in text:
         return ConnectError(
             f"the host key of {name} is not known",
-            host=host,
+            host=called,
             cure=f"connect once by hand and compare the fingerprint: ssh {learn}{flag}{user}@{host}\nor set fabdjango.ssh.host_keys to accept-new or ask",
         )
     if isinstance(error, ssh_exception.PasswordRequiredException):
         return ConnectError(
             f"the key for {user}@{host} has a passphrase, and no agent holds it",
-            host=host,
+            host=called,
             cure="hand it to an agent: ssh-add FILE\nor be asked: fab --prompt-for-passphrase …",
         )
     if isinstance(error, ssh_exception.AuthenticationException) or "No authentication methods" in text:
         return ConnectError(
             f"{host} does not let {user} in: no key that was offered is accepted",
-            host=host,
-            cure=f"see whether this works: ssh {flag}{user}@{host}\nchoose the account with -H user@{host} and the key with -i FILE",
+            host=called,
+            cure=f"see whether this works: ssh {flag}{user}@{host}\nchoose the account with -H user@{called} and the key with -i FILE",
         )
     if isinstance(error, socket.gaierror):
         return ConnectError(
             f"the name {host!r} does not resolve: {error.strerror}",
-            host=host,
+            host=called,
             cure="check the spelling of -H, or the hosts in fabric.yaml",
         )
     if isinstance(error, (TimeoutError, socket.timeout)):
         return ConnectError(
             f"{host} port {port} does not answer",
-            host=host,
+            host=called,
             cure="is the host up, and does a firewall let you through?",
         )
     if "protocol banner" in text or "No existing session" in text:
         return ConnectError(
             f"{host} port {port} is open, but no SSH server speaks there",
-            host=host,
+            host=called,
             cure="is the SSH server well, and is the port right?",
         )
     if isinstance(error, OSError) and error.filename:
         return ConnectError(
             f"cannot read {error.filename}: {error.strerror}",
-            host=host,
+            host=called,
             cure="check the key of -i, and IdentityFile in ssh_config",
         )
     if isinstance(error, OSError):
@@ -192,7 +285,7 @@ def _connect_error(error: Exception, connection: Connection, ssh: Ssh, known_hos
         is_refused = isinstance(error, ConnectionRefusedError)
         return ConnectError(
             f"cannot connect to {host} port {port}: {reason}",
-            host=host,
+            host=called,
             cure="is the SSH server running there, and is the port right?"
             if is_refused
             else "is the host up, and does a firewall let you through?",

@@ -15,10 +15,12 @@ import functools
 import getpass
 import inspect
 import os
+import re
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,10 @@ from fabdjango.configuration import Layer, Resolved, environment_layer, resolve
 from fabdjango.escape import Redactor, Secret
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.fleet import Fleet
+from fabdjango.inventory import PRIMARY, Host, literal, primary_of, select, words_of
+from fabdjango.inventory_files import twice
 from fabdjango.layout import layout_of
-from fabdjango.login import target_of
+from fabdjango.login import connection_to, target_of
 from fabdjango.recipes import Site
 from fabdjango.render import Templates, read_env
 from fabdjango.report import Report
@@ -43,14 +47,19 @@ from fabdjango.settings import ROOT_KEY, Settings
 from fabdjango.transport import Account, DryTransport, FabricTransport, Transport
 
 __all__ = [
+    "choose_stage",
+    "chosen_hosts",
     "configuration",
+    "confirmed",
     "fleet_of",
     "fleet_task",
+    "host_of",
     "host_task",
     "is_dry",
     "local_root",
     "own_settings",
     "plain_task",
+    "reserve",
     "runners",
 ]
 
@@ -95,12 +104,65 @@ def _layer(config: Any, source: str, values: str, path: str | None) -> Layer | N
     return Layer(os.path.relpath(place) if place else source, {} if content is None else content)
 
 
+_stage = ""
+_reserved: frozenset[str] = frozenset()
+
+
+def choose_stage(name: str) -> None:
+    """Let ``name`` be the stage for the rest of this run of fab; it wins over FABRIC_FABDJANGO_STAGE."""
+    global _stage  # noqa: PLW0603 - a run of fab has one, also in threads
+    _stage = name
+
+
+def reserve(names: Iterable[str]) -> None:
+    """No stage may be called so, because tasks are."""
+    global _reserved  # noqa: PLW0603 - filled once, by the collection of tasks
+    _reserved = frozenset(names)
+
+
 def configuration(context: Context, host: str = "") -> Resolved:
     """The settings for ``host`` (a name as given to -H, or empty)."""
-    stage = os.environ.get("FABRIC_FABDJANGO_STAGE", "")
-    resolved = resolve(layers(context, os.environ), stage=stage, host=host)
+    stage = _stage or os.environ.get("FABRIC_FABDJANGO_STAGE", "")
+    read = functools.partial(_inventory_text, local_root(context))
+    _refuse_repetition(context)
+    resolved = resolve(layers(context, os.environ), stage=stage, host=host, read=read)
+    taken = next((name for name in resolved.stages if name in _reserved), "")
+    if taken:
+        raise ConfigError(
+            f"the stage {taken} has the name of a task, and fab {taken} deploy would run that",
+            cure=f"call it something else in fabric.yaml: {ROOT_KEY}: stages: {{{taken}-stage: …}}",
+        )
     recipes.check_settings(resolved.settings)
     return resolved
+
+
+def _refuse_repetition(context: Context) -> None:
+    """Raise for a key that stands twice in a file; of two hosts with one name the first would be lost without a word."""
+    for level in ("_system_path", "_user_path", "_project_path", "_runtime_path"):
+        path = Path(getattr(context.config, level, None) or "")
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            text = path.read_text(encoding="utf-8") if path.suffix in (".yaml", ".yml", ".json") else ""
+            for key, first, second in twice(text, ROOT_KEY):
+                lines = f"line {first}" if first == second else f"lines {first} and {second}"
+                what = f"{ROOT_KEY}.{key} stands twice in {os.path.relpath(path)} ({lines})"
+                is_host = re.fullmatch(r"(stages\..+\.)?hosts\.[^{}]+", key)
+                raise ConfigError(
+                    f"duplicate hosts: {what}" if is_host else what, cure="take one away, or make one entry of both"
+                )
+
+
+def _inventory_text(root: Path, name: str) -> str:
+    path = root / Path(name).expanduser()
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        reason = "it is not text"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise ConfigError(
+        f"cannot read the inventory {name}: {reason}",
+        cure=f"name one file in fabric.yaml, relative to the fabfile: {ROOT_KEY}: inventory: deploy/hosts.ini",
+    )
 
 
 _TOKEN = secrets.token_hex(8)
@@ -135,7 +197,7 @@ _NOT_SECRET = frozenset({"DJANGO_SETTINGS_MODULE", "PYTHONPATH", "LANG", "LC_ALL
 
 # --- hosts -------------------------------------------------------------------
 
-_open: dict[tuple[int, str, str, int], FabricTransport] = {}
+_open: dict[tuple[int, str, str, str, int], FabricTransport] = {}
 
 
 @atexit.register
@@ -147,14 +209,83 @@ def _close_all() -> None:
 
 def _connections(context: Context, resolved: Resolved) -> list[fabric.Connection]:
     if isinstance(context, fabric.Connection):
-        return [context]
-    if not resolved.hosts:
+        return [_connection(context, host_of(_name(context), resolved), context)]
+    return [_connection(context, host) for host in chosen_hosts(context, resolved)]
+
+
+def _connection(context: Context, host: Host, given: fabric.Connection | None = None) -> fabric.Connection:
+    """A connection to a host; the one that Fabric made is ``given``, if there is one, and goes on if it is open."""
+    if given is not None and given.is_connected:
+        return given
+    own = context.config if isinstance(context.config, fabric.Config) else fabric.Config()
+    keys = tuple(str(local_root(context) / Path(key).expanduser()) for key in host.key)
+    return connection_to(replace(host, key=keys), own, given)
+
+
+def host_of(name: str, resolved: Resolved) -> Host:
+    """The host that -H calls ``name``: one of the inventory, or an address; raises ConfigError if only another stage has it."""
+    found = next((host for host in resolved.hosts if host.name == name), None)
+    if found or name not in resolved.elsewhere:
+        return found or literal(name, resolved.settings.ssh, resolved.stage)
+    stages = [stage for stage in resolved.elsewhere[name] if stage]
+    if not stages:
         raise ConfigError(
-            "no host is given",
-            cure="name one:               fab -H web1.example.com …\nor list them once, in fabric.yaml:\n\nfabdjango:\n  hosts:\n    web1.example.com: {}",
+            f"{name} is in no stage, and the chosen one is {resolved.stage}",
+            cure=f"choose none: fab -H {name} …\nor list it in fabric.yaml: {ROOT_KEY}: stages: {{{resolved.stage}: {{hosts: {{{name}: {{}}}}}}}}",
         )
-    own = context.config if isinstance(context.config, fabric.Config) else None
-    return [fabric.Connection(host, config=own) for host in resolved.hosts]
+    chosen = f"the chosen one is {resolved.stage}" if resolved.stage else "none is chosen"
+    raise ConfigError(
+        f"{name} is in the stage {' and in '.join(stages)}, and {chosen}",
+        cure="choose it: " + "\nor:        ".join(f"fab -H {name} {stage} …" for stage in stages),
+    )
+
+
+def chosen_hosts(context: Context, resolved: Resolved, role: str = "", limit: str = "") -> tuple[Host, ...]:
+    """The host that Fabric chose, or those of the inventory, less those that role or limit (names with commas) leave out."""
+    if isinstance(context, fabric.Connection):
+        hosts: tuple[Host, ...] = (host_of(_name(context), resolved),)
+    elif resolved.hosts:
+        hosts = resolved.hosts
+    else:
+        raise _no_host(resolved)
+    return select(hosts, role=role, limit=words_of(limit))
+
+
+def _no_host(resolved: Resolved) -> ConfigError:
+    stages = list(dict.fromkeys(stage for places in resolved.elsewhere.values() for stage in places if stage))
+    if stages and not resolved.stage:
+        lines = "\n".join(f"  fab {stage} …" for stage in stages)
+        return ConfigError("every host is in a stage, and none is chosen", cure=f"choose one:\n{lines}")
+    return ConfigError(
+        "no host is given",
+        cure="name one:               fab -H web1.example.com …\nor list them once, in fabric.yaml:\n\nfabdjango:\n  hosts:\n    web1.example.com: {}",
+    )
+
+
+_confirmed: set[tuple[str, str]] = set()
+
+
+def confirmed(resolved: Resolved, yes: bool, what: str, hosts: Iterable[Host] = ()) -> None:
+    """
+    Ask before something is done to a stage that wants it; ``what`` is "Deploy to" or "Roll back".
+
+    On a terminal the operator is asked, once in a run; elsewhere ``yes`` has to
+    say it. Raises ConfigError if the answer is no, or if there is nobody to ask.
+    """
+    if not resolved.confirm or yes or (resolved.stage, what) in _confirmed:
+        return
+    names = ", ".join(host.name for host in (tuple(hosts) or resolved.hosts))
+    deed = f"{what} stage {resolved.stage}: {names}"
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            f"the stage {resolved.stage} wants a word before it is touched, and there is no terminal to ask on",
+            cure="say it: --yes",
+        )
+    sys.stderr.write(f"{deed}? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise ConfigError(f"not confirmed: {deed}", cure="answer y, or say --yes")
+    _confirmed.add((resolved.stage, what))
 
 
 def _name(connection: fabric.Connection) -> str:
@@ -163,12 +294,9 @@ def _name(connection: fabric.Connection) -> str:
 
 def _transport(connection: fabric.Connection, settings: Settings) -> FabricTransport:
     # Fabric makes a new Connection, and so a new login, for every task on the command line.
-    key = (id(connection.config), str(connection.host), str(connection.user), int(connection.port))
+    # The same address behind another jump host is another machine, and has another name.
+    key = (id(connection.config), _name(connection), str(connection.host), str(connection.user), int(connection.port))
     if key not in _open:
-        keys = connection.connect_kwargs.get("key_filename")
-        if isinstance(keys, list):
-            # The list is shared by all Connections of a run and grows with each.
-            connection.connect_kwargs = {**connection.connect_kwargs, "key_filename": list(dict.fromkeys(keys))}
         _open[key] = FabricTransport(connection, settings.ssh, may_ask=sys.stdin.isatty())
     return _open[key]
 
@@ -213,32 +341,43 @@ def _runner(context: Context, connection: fabric.Connection, settings: Settings,
     return Runner(site, transport, account, report, dry)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Which hosts a task of a fleet is for: those of a ``role``, those of ``limit`` (names with commas), and ``yes`` to all questions."""
+
+    role: str = ""
+    limit: str = ""
+    yes: bool = False
+    asks: str = ""
+    """What is done, if a stage wants to be asked before."""
+
+
 @contextlib.contextmanager
-def fleet_of(contexts: Sequence[Context], redactor: Redactor, task: str = "") -> Iterator[Fleet]:
+def fleet_of(
+    contexts: Sequence[Context], redactor: Redactor, task: str = "", choice: Choice | None = None
+) -> Iterator[Fleet]:
     """The fleet of the hosts that Fabric chose, or of the inventory; locks are let go of when this is over."""
-    context = contexts[0]
-    first = configuration(context, _name(context) if isinstance(context, fabric.Connection) else "")
-    connections = [connection for each in contexts for connection in _connections(each, first)]
-    resolved = {_name(each): configuration(context, _name(each)) for each in connections}
-    settings = first.settings
-    form, verbose = _form(settings), bool(context.config.run.echo)
+    choice, context = choice or Choice(), contexts[0]
+    resolved = configuration(context, _name(context) if isinstance(context, fabric.Connection) else "")
+    hosts = _chosen(contexts, resolved, choice)
+    if choice.asks:
+        confirmed(resolved, choice.yes, choice.asks, hosts)
+    given = {_name(each): each for each in contexts if isinstance(each, fabric.Connection)}
+    form, verbose = _form(resolved.settings), bool(context.config.run.echo)
     board = Board(redactor, form=form, verbose=verbose)
-    reports: list[Report] = (
-        [board.report_of(_name(each)) for each in connections]
-        if len(connections) > 1
-        else [Report(_name(each), redactor, form=form, verbose=verbose) for each in connections]
-    )
-    members = [
-        _runner(context, connection, resolved[_name(connection)].settings, report, task)
-        for connection, report in zip(connections, reports, strict=True)
+    reports = [
+        board.report_of(host.name) if len(hosts) > 1 else Report(host.name, redactor, form=form, verbose=verbose)
+        for host in hosts
     ]
-    fleet = Fleet(
-        members,
-        board if len(connections) > 1 else reports[0],
-        primary=_primary([_name(each) for each in connections], first),
-        parallel=settings.parallel,
-        batch=settings.activation.batch,
-    )
+    members = []
+    for host, report in zip(hosts, reports, strict=True):
+        settings = configuration(context, host.name).settings
+        connection = _connection(context, host, given.get(host.name))
+        members.append(_runner(context, connection, settings, report, task))
+    primary = _primary(hosts, resolved) if choice.asks else _any_primary(hosts)
+    tell = board if len(hosts) > 1 else reports[0]
+    settings = resolved.settings
+    fleet = Fleet(members, tell, primary=primary, parallel=settings.parallel, batch=settings.activation.batch)
     try:
         yield fleet
     finally:
@@ -248,11 +387,29 @@ def fleet_of(contexts: Sequence[Context], redactor: Redactor, task: str = "") ->
         board.close()
 
 
-def _primary(names: Sequence[str], resolved: Resolved) -> str:
-    primaries = [name for name in names if "primary" in (resolved.hosts.get(name) or {}).get("roles", ())]
-    if len(names) > 1 and len(primaries) != 1:
-        raise ConfigError("which host is the primary?")
-    return primaries[0] if primaries else names[0]
+def _chosen(contexts: Sequence[Context], resolved: Resolved, choice: Choice) -> tuple[Host, ...]:
+    """The hosts of -H, or of the inventory, less those that are left out."""
+    if not isinstance(contexts[0], fabric.Connection):
+        return chosen_hosts(contexts[0], resolved, choice.role, choice.limit)
+    named = [host_of(_name(each), resolved) for each in contexts]
+    twice = next((host.name for host in named if named.count(host) > 1), "")
+    if twice:
+        raise ConfigError(f"duplicate hosts: {twice} is named twice", cure="name it once in -H")
+    return select(named, role=choice.role, limit=words_of(choice.limit))
+
+
+def _any_primary(hosts: Sequence[Host]) -> str:
+    """For a task that only looks: the first host with the role, if there is one."""
+    return next((host.name for host in hosts if PRIMARY in host.roles), "")
+
+
+def _primary(hosts: Sequence[Host], resolved: Resolved) -> str:
+    """The host that does what is done once; empty if it is one of the inventory's that is left out now."""
+    listed = all(host in resolved.hosts for host in hosts)
+    if len(hosts) > 1 or (listed and any(PRIMARY in host.roles for host in resolved.hosts)):
+        primary = primary_of(resolved.hosts if listed else hosts).name
+        return primary if primary in {host.name for host in hosts} else ""
+    return hosts[0].name
 
 
 # --- tasks -------------------------------------------------------------------
@@ -274,11 +431,18 @@ def _reporting_errors(body: Callable[..., None]) -> Callable[..., None]:
 
 
 def _as_task(
-    body: Callable[..., None], function: Callable[..., None], help: Mapping[str, str] | None, name: str | None
+    body: Callable[..., None],
+    function: Callable[..., None],
+    help: Mapping[str, str] | None,
+    name: str | None,
+    more: Iterable[str] = (),
 ) -> Task[Any]:
+    """``more`` are parameters that the function does not see."""
     parameters = list(inspect.signature(function).parameters.values())
     first = parameters[0].replace(name="c", annotation=inspect.Parameter.empty)
-    body.__signature__ = inspect.Signature([first, *parameters[1:]])  # type: ignore[attr-defined]
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    added = [inspect.Parameter(each, kind, default=False if each == "yes" else "") for each in more]
+    body.__signature__ = inspect.Signature([first, *parameters[1:], *added])  # type: ignore[attr-defined]
     # Every automatic short flag would become a promise, and -c, -H or -r clash with Fabric's own in a reader's mind.
     return Task(body, name=name, help=dict(help or {}), auto_shortflags=False)
 
@@ -303,15 +467,25 @@ def host_task(
     return decorate
 
 
+_CHOICE = {
+    "role": "Only hosts with this role.",
+    "limit": "Only these hosts of the inventory, with commas between them.",
+    "yes": "Do not ask, also where the stage wants to be asked.",
+}
+
+
 def fleet_task(
-    *, help: Mapping[str, str] | None = None, name: str | None = None
+    *, help: Mapping[str, str] | None = None, name: str | None = None, asks: str = ""
 ) -> Callable[[Callable[..., None]], Task[Any]]:
     """
-    Make a task of a function whose first argument is the Fleet of all hosts.
+    Make a task of a function whose first argument is the Fleet of all hosts; flags that choose hosts are added to its own.
+
+    ``asks`` is what it does, such as "Deploy to", if a stage may want to be asked before.
 
     Fabric calls a task's ``pre`` once, its body for each host, and its ``post``
     once: so the body only gathers, and ``post`` does the work. Called from Python, the body does it at once.
     """
+    choice = {name: text for name, text in _CHOICE.items() if name != "yes" or asks}
 
     def decorate(function: Callable[..., None]) -> Task[Any]:
         def bound(layer: Layer | None) -> Task[Any]:
@@ -326,7 +500,8 @@ def fleet_task(
                     own_settings.reset(token)
 
             def on_all(contexts: Sequence[Context], redactor: Redactor, *args: Any, **kwargs: Any) -> None:
-                with fleet_of(contexts, redactor, called) as fleet:
+                words = {name: kwargs.pop(name) for name in _CHOICE if name in kwargs}
+                with fleet_of(contexts, redactor, called, Choice(**words, asks=asks)) as fleet:
                     function(fleet, *args, **kwargs)
 
             def begin(_c: Context) -> None:
@@ -344,7 +519,7 @@ def fleet_task(
                     _, args, kwargs = calls[0]
                     act([context for context, _, _ in calls], args, kwargs)
 
-            made = _as_task(functools.wraps(function)(body), function, help, name)
+            made = _as_task(functools.wraps(function)(body), function, {**(help or {}), **choice}, name, choice)
             # Invoke leaves out a call that it takes for one that was made before: by name and code.
             owner = f"{layer.source}: " if layer else ""
             made.pre = [Task(begin, name=f"{owner}{called}, begin")]  # type: ignore[list-item]

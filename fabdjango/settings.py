@@ -287,8 +287,25 @@ class Health:
 
 @dataclass(frozen=True)
 class Ssh:
-    """The connection."""
+    """The connection, and how a host is reached."""
 
+    address: str = setting(
+        "What is connected to; empty is the host's name.", "", pattern=r"[^\s,]*", form="a host name or an address"
+    )
+    user: str = setting(
+        "Account to log in as; empty leaves it to ssh_config. Who owns the site is user.",
+        "",
+        pattern=r"[^\s@:,]*",
+        form="the name of an account",
+    )
+    port: int = setting("Port of the SSH server; 0 leaves it to ssh_config, or is 22.", 0, minimum=0)
+    key: tuple[str, ...] = setting("Private key files on the operator's side, beside those of -i and ssh_config.", ())
+    jump: str = setting(
+        "Jump hosts on the way, as in ssh -J: user@host:port,user@host. Empty leaves it to ssh_config, none takes none.",
+        "",
+        pattern=r"|[^\s,]+(,[^\s,]+)*",
+        form="user@host:port, or several of them with commas between",
+    )
     host_keys: Literal["strict", "accept-new", "ask"] = setting(
         "strict refuses a host that known_hosts does not list; accept-new writes it there; ask asks on a terminal.",
         "strict",

@@ -25,7 +25,7 @@ from paramiko import ssh_exception
 from fabdjango.detached import ended_well, render_detached, render_follow, render_reading
 from fabdjango.escape import Shell, quote
 from fabdjango.exceptions import ConnectError, FabdjangoError, UnknownStateError
-from fabdjango.login import connect, target_of
+from fabdjango.login import connect, name_of, target_of
 from fabdjango.plan import Phase, Step
 from fabdjango.script import (
     AWAITING,
@@ -358,7 +358,7 @@ class FabricTransport:
 
     def __init__(self, connection: Connection, ssh: Ssh, *, may_ask: bool = False) -> None:
         self.connection = connection
-        self.host = connection.host
+        self.host = name_of(connection)
         self._ssh = ssh
         self._may_ask = may_ask
         self._lease: _Lease | None = None
@@ -648,13 +648,13 @@ def _interrupted(connection: Connection, phase: Phase) -> FabdjangoError:
         return UnknownStateError(
             "you stopped watching; the host goes on by itself, and reverts by itself if the release does not answer "
             "or nobody confirms it",
-            host=connection.host,
+            host=name_of(connection),
             step=phase.name,
             cure=f"see what became of it: fab -H {target} status\ngo on watching: fab -H {target} deploy --resume",
         )
     return FabdjangoError(
         "interrupted",
-        host=connection.host,
+        host=name_of(connection),
         step=phase.name,
         state="nothing that serves was touched",
         cure="deploy again: what is half-done is cleared first",

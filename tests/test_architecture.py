@@ -24,7 +24,18 @@ MODULES = sorted(
 _VALUES = {"escape", "plan"}
 _PURE = {"settings", "layout", "facts", "render", "onhost"} | _VALUES
 _DECIDED = _PURE | {"commands", "recipes", "switchover"}
-_RUNNING = {"configuration", "locking", "script", "detached", "login", "transport", "report", "diagnosis"}
+_RUNNING = {
+    "configuration",
+    "inventory",
+    "inventory_files",
+    "locking",
+    "script",
+    "detached",
+    "login",
+    "transport",
+    "report",
+    "diagnosis",
+}
 _HOST = {"runner", "surveying"}
 _WHOLE = {"fleet", "rollout", "deploying", "returning"}
 ROOMS: dict[str, set[str]] = {
@@ -34,7 +45,9 @@ ROOMS: dict[str, set[str]] = {
     "onhost": set(),
     "escape": set(),
     "settings": set(),
-    "configuration": {"settings"},
+    "inventory": {"settings"},
+    "inventory_files": {"inventory"},
+    "configuration": {"settings", "inventory", "inventory_files"},
     "facts": set(),
     "layout": {"settings"},
     "plan": {"escape"},
@@ -45,7 +58,7 @@ ROOMS: dict[str, set[str]] = {
     "locking": {"onhost"} | _VALUES,
     "script": {"locking"} | _VALUES,
     "detached": {"escape"},
-    "login": {"escape", "settings"},
+    "login": {"escape", "settings", "inventory"},
     "transport": {"login", "script", "detached", "settings"} | _VALUES,
     "report": {"script", "transport"} | _VALUES,
     "recording": {"runner", "fleet"} | _RUNNING | _DECIDED,
@@ -61,18 +74,20 @@ ROOMS: dict[str, set[str]] = {
     "programs": {"operations"} | _HOST | _DECIDED,
     "webserver": _HOST | _DECIDED,
     "session": {"fleet", "board"} | _HOST | _RUNNING | _DECIDED,
-    "namespaces": {"operations", "programs", "webserver", "overview", "session", "commands", "settings"}
-    | _WHOLE
-    | _HOST,
-    "collection": {"namespaces", "session", "configuration"},
+    "namespaces": {
+        *{"operations", "programs", "webserver", "overview", "session", "commands", "settings", "inventory"},
+        *_WHOLE,
+        *_HOST,
+    },
+    "collection": {"namespaces", "session", "configuration", "settings"},
     "testing": {"transport", "recording"},
     "fabdjango": {"collection", "version"},
 }
 # What comes from elsewhere, and in which rooms.
 GUESTS = {
     "fabric": {"login", "transport", "session"},
-    "paramiko": {"login", "transport"},
-    "invoke": {"session", "collection", "namespaces", "recording"},
+    "paramiko": {"login", "transport", "inventory_files"},
+    "invoke": {"session", "collection", "namespaces", "recording", "inventory_files"},
     "jinja2": {"render"},
     "rich": {"report", "board"},
     "asyncssh": {"testing"},
@@ -220,6 +235,8 @@ def test_builders_read_no_clock_and_no_environment() -> None:
     pure = {
         "escape",
         "settings",
+        "inventory",
+        "inventory_files",
         "configuration",
         "layout",
         "plan",

@@ -205,6 +205,134 @@ def test_each_site_has_its_own_settings(tmp_path: Path) -> None:
     ]
 
 
+STAGES = """
+fabdjango:
+  project: blog
+  repository: it's a repository
+  stages:
+    staging: {branch: develop, inventory: "deploy/it's hosts.ini"}
+    live-site: {hosts: {web9: {roles: [primary]}}}
+"""
+HOSTS = "[web]\nweb[1:2] ansible_user=deploy\nweb1 ansible_host=192.0.2.1\n"
+
+
+def project(folder: Path, fabfile: str = "from fabdjango import ns\n", settings: str = STAGES) -> Path:
+    """A folder with a fabfile, its settings and an inventory."""
+    (folder / "deploy").mkdir(parents=True)
+    (folder / "fabfile.py").write_text(fabfile, encoding="utf-8")
+    (folder / "fabric.yaml").write_text(settings, encoding="utf-8")
+    (folder / "deploy" / "it's hosts.ini").write_text(HOSTS, encoding="utf-8")
+    return folder
+
+
+def test_a_stage_is_a_task(tmp_path: Path) -> None:
+    """It chooses the stage for the tasks after it, also from another folder, and wins over the variable."""
+    folder = project(tmp_path / "a project")
+    done = say("fab", "staging", "hosts", "live-site", "hosts", "--limit=web9", "config", "--key=branch", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    table = [
+        "host  address    user    roles  from",
+        "web1  192.0.2.1  deploy  web    deploy/it's hosts.ini",
+        "web2  web2       deploy  web    deploy/it's hosts.ini",
+    ]
+    live = ["host    address  roles    from", "web9 *  web9     primary  fabric.yaml"]
+    assert done.stdout.splitlines() == [*table, *live, "branch = main  (default)"]
+    done = say("fab", "-r", str(folder), "staging", "hosts", cwd=tmp_path)
+    assert done.stdout.splitlines() == table, done.stderr
+    done = say("fab", "-H", "web1", "staging", "config", "--key=ssh.address", cwd=folder)
+    assert done.stdout == "ssh.address = 192.0.2.1  (deploy/it's hosts.ini)\n"
+
+
+def test_a_fabfile_that_is_a_package(tmp_path: Path) -> None:
+    """Its settings lie beside the package, and the stages are found there although a module below it imports us."""
+    folder = project(tmp_path / "a project")
+    (folder / "fabfile.py").unlink()
+    (folder / "fabfile").mkdir()
+    (folder / "fabfile" / "__init__.py").write_text("from .ours import ns\n", encoding="utf-8")
+    (folder / "fabfile" / "ours.py").write_text("from fabdjango import ns\n", encoding="utf-8")
+    done = say("fab", "staging", "config", "--key=branch", cwd=folder)
+    assert done.stdout == "branch = develop  (fabric.yaml, stages.staging)\n", done.stderr
+
+
+def test_the_stages_of_a_site(tmp_path: Path) -> None:
+    """Those of the file, and those that the fabfile gives it."""
+    fabfile = """
+from invoke import Collection
+import fabdjango
+
+ns = Collection(fabdjango.site("blog", stages={"trial": {"branch": "it's"}}))
+"""
+    folder = project(tmp_path / "a project", fabfile)
+    done = say("fab", "blog.trial", "blog.config", "--key=branch", "blog.staging", "blog.hosts", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == """branch = 'it'"'"'s'  (the fabfile, site("blog"), stages.trial)"""
+    assert done.stdout.splitlines()[2].startswith("web1  192.0.2.1  deploy  web")
+
+
+def test_settings_that_cannot_be_read_do_not_hide_the_tasks(tmp_path: Path) -> None:
+    """fab says what is wrong with the file; a stage that is called like a task is refused when settings are read."""
+    plain = (GOLDEN / "fab-list.txt").read_text(encoding="utf-8")
+    for number, settings in enumerate(("fabdjango: {stages: [deploy, 1]}", "fabdjango: stages", "{}  # stages")):
+        done = say("fab", "--list", cwd=project(tmp_path / str(number), settings=settings))
+        assert (done.stdout, done.stderr) == (plain, "")
+    folder = project(tmp_path / "last", settings=STAGES.replace("staging:", "git:"))
+    assert "live-site" in say("fab", "--list", cwd=folder).stdout
+    done = say("fab", "-H", "web1", "deploy", cwd=folder)
+    assert (done.returncode, done.stderr) == (
+        1,
+        (
+            "Error: the stage git has the name of a task, and fab git deploy would run that\n"
+            " state: no host was contacted (exit 1)\n"
+            " do this: call it something else in fabric.yaml: fabdjango: stages: {git-stage: …}\n"
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "error"),
+    [
+        (
+            STAGES,
+            ["deploy"],
+            (
+                "Error: every host is in a stage, and none is chosen\n"
+                " state: no host was contacted (exit 1)\n"
+                " do this: choose one:\n"
+                "            fab staging …\n"
+                "            fab live-site …\n"
+            ),
+        ),
+        (
+            STAGES.replace("it's hosts.ini", "nothing.ini"),
+            ["staging", "deploy"],
+            (
+                "Error: cannot read the inventory deploy/nothing.ini: No such file or directory\n"
+                " state: no host was contacted (exit 1)\n"
+                " do this: name one file in fabric.yaml, relative to the fabfile: fabdjango: inventory: deploy/hosts.ini\n"
+            ),
+        ),
+        (
+            STAGES + "    it's: {hosts: {a: {}, b: {}, a: {}}}\n",
+            ["staging", "deploy"],
+            (
+                "Error: duplicate hosts: fabdjango.stages.it's.hosts.a stands twice in fabric.yaml (line 8)\n"
+                " state: no host was contacted (exit 1)\n"
+                " do this: take one away, or make one entry of both\n"
+            ),
+        ),
+        (
+            STAGES,
+            ["staging", "hosts", "--role=wbe"],
+            "Error: no host has the role wbe\n state: no host was contacted (exit 1)\n do this: did you mean web?\n",
+        ),
+    ],
+)
+def test_an_inventory_that_is_refused(tmp_path: Path, settings: str, words: list[str], error: str) -> None:
+    """Before any host is asked."""
+    done = say("fab", *words, cwd=project(tmp_path / "a project", settings=settings))
+    assert (done.returncode, done.stderr) == (1, error)
+
+
 def test_a_mistake_is_told_in_words(tmp_path: Path) -> None:
     """No traceback, the cure, and exit code 1: nothing was changed."""
     (tmp_path / "fabfile.py").write_text("from fabdjango import ns\n", encoding="utf-8")

@@ -122,13 +122,16 @@ def test_the_order_of_stage_role_and_host() -> None:
 
 
 def test_the_inventory() -> None:
-    """All hosts of the file and of the stage, and the names of the stages; a host may be empty."""
-    found = resolved(
-        {"hosts": {"a b": None, "c": {"user": "ada"}}, "stages": {"it's": {"hosts": {"d": {}}}}}, stage="it's"
-    )
-    assert found.hosts == {"a b": {}, "c": {"user": "ada"}, "d": {}}
-    assert found.stages == ("it's",)
-    assert resolved({"hosts": None, "roles": None, "stages": None}).hosts == {}
+    """The hosts of the stage if it has its own, else those of the file, and the names of the stages; a host may be empty."""
+    stages = {"it's": {"hosts": {"d": {}}}, "plain": {"branch": "develop"}}
+    layer = {"hosts": {"a b": None, "c": {"user": "ada"}}, "stages": stages}
+    found = resolved(layer, stage="it's")
+    assert [host.name for host in found.hosts] == ["d"]
+    assert (found.stage, found.stages, found.confirm) == ("it's", ("it's", "plain"), False)
+    assert found.elsewhere == {"a b": ("",), "c": ("",)}
+    assert [host.name for host in resolved(layer, stage="plain").hosts] == ["a b", "c"]
+    assert [host.name for host in resolved(layer).hosts] == ["a b", "c"]
+    assert resolved({"hosts": None, "roles": None, "stages": None}).hosts == ()
 
 
 def test_a_host_that_is_not_listed() -> None:
@@ -721,6 +724,8 @@ ARRIVALS: dict[str, Case | None] = {
     "branch": Case(lambda it: it.step("survey").parameters["ref"]),
     "root": Case(rooted, dress=lambda value: str(PurePosixPath(f"/tmp/{os.getpid()}-it's/{value}")), facts=OWN),  # noqa: S108 - a name
     "user": None,
+    # A number of hosts is the operator's own business.
+    "activation.batch": None,
     "python": Case(lambda it: it.step("survey").parameters["python"]),
     "shared": Case(linked),
     "environment": Case(
@@ -787,6 +792,10 @@ ARRIVALS: dict[str, Case | None] = {
     "health.host": Case(lambda it: requested(it, "host")),
     "health.static": Case(lambda it: it.step("health").parameters["static"]),
     "ssh.known_hosts": None,
+    "ssh.address": None,
+    "ssh.user": None,
+    "ssh.key": None,
+    "ssh.jump": None,
 }
 
 

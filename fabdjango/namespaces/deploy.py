@@ -8,8 +8,9 @@ from invoke.context import Context
 
 from fabdjango import deploying, operations, overview, returning
 from fabdjango.fleet import Fleet
+from fabdjango.inventory import table
 from fabdjango.runner import Runner
-from fabdjango.session import configuration, fleet_task, host_task, plain_task
+from fabdjango.session import chosen_hosts, configuration, fleet_task, host_task, plain_task
 from fabdjango.settings import setting_rows
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "config",
     "deploy",
     "history",
+    "hosts",
     "journal",
     "prune",
     "releases",
@@ -37,7 +39,8 @@ _WAIT = {"wait": "Seconds to wait for another deployment to end; lock_wait of th
         "skip_unreachable": "Go on without hosts that cannot be reached, and name them.",
         "catch_up": "Deploy nothing new: bring hosts that were left out to what most of them serve.",
         **_WAIT,
-    }
+    },
+    asks="Deploy to",
 )
 def deploy(
     fleet: Fleet,
@@ -78,7 +81,8 @@ def deploy(
         "code_only": "Go back although the older release lacks migrations that were applied.",
         "skip_unreachable": "Go on without hosts that cannot be reached, and name them.",
         **_WAIT,
-    }
+    },
+    asks="Roll back",
 )
 def rollback(
     fleet: Fleet,
@@ -199,4 +203,18 @@ def config(c: Context, key: str = "", host: str = "") -> None:
     """
     resolved = configuration(c, host or str(getattr(c, "original_host", "")))
     for line in operations.config_lines(resolved, setting_rows(), key):
+        sys.stdout.write(line + "\n")
+
+
+@plain_task(help={"role": "Show those with this role only.", "limit": "Show these only: names with commas between."})
+def hosts(c: Context, role: str = "", limit: str = "") -> None:
+    """
+    List the hosts of the chosen stage, and how each is reached.
+
+    What fab deploy without -H would be for; the primary has a star. A column
+    that nobody fills is left out, and a dash leaves it to ssh_config. No host is
+    asked.
+    """
+    resolved = configuration(c, str(getattr(c, "original_host", "")))
+    for line in table(chosen_hosts(c, resolved, role, limit), resolved.hosts):
         sys.stdout.write(line + "\n")

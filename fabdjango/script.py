@@ -51,7 +51,11 @@ AWAITING = 98
 _CUT = 95
 
 PAUSE_VARIABLE = "FABDJANGO_TEST_PAUSE"
-"""For tests: before:STEP, during:STEP or after:STEP makes the host wait there while the file ``paused`` exists."""
+"""
+For tests: before:STEP, during:STEP or after:STEP makes a host wait there while the file ``paused`` exists.
+
+With @ADDRESS behind it, it is meant for that host only.
+"""
 
 _END = "#end of script"
 

@@ -455,7 +455,8 @@ class FabricTransport:
 
     def _render(self, phase: Phase, account: Account, run: str) -> str:
         leased = phase.lock is not None and not phase.hold and phase.lock.token in self._leased
-        pause = os.environ.get(PAUSE_VARIABLE, "")
+        pause, _, where = os.environ.get(PAUSE_VARIABLE, "").partition("@")
+        pause = pause if where in ("", self.host) else ""
         return render_script(phase, run=run, owner=account.owner, login=account.login, leased=leased, pause=pause)
 
     def interrupt(self) -> None:

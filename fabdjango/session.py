@@ -208,7 +208,8 @@ def _connections(context: Context, resolved: Resolved) -> list[fabric.Connection
     if isinstance(context, fabric.Connection):
         if context.is_connected:
             return [context]
-        host = host_of(_name(context), resolved)
+        # The settings may have been resolved for another host of this run; those of an address are its own.
+        host = host_of(_name(context), configuration(context, _name(context)))
         return [connection_to(_with_local_keys(host, root), context.config, context)]
     own = context.config if isinstance(context.config, fabric.Config) else fabric.Config()
     return [connection_to(_with_local_keys(host, root), own) for host in chosen_hosts(context, resolved)]

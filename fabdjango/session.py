@@ -209,7 +209,8 @@ def _close_all() -> None:
 
 def _connections(context: Context, resolved: Resolved) -> list[fabric.Connection]:
     if isinstance(context, fabric.Connection):
-        return [_connection(context, host_of(_name(context), resolved), context)]
+        # The settings may have been resolved for another host of this run; those of an address are its own.
+        return [_connection(context, host_of(_name(context), configuration(context, _name(context))), context)]
     return [_connection(context, host) for host in chosen_hosts(context, resolved)]
 
 
@@ -358,8 +359,10 @@ def fleet_of(
 ) -> Iterator[Fleet]:
     """The fleet of the hosts that Fabric chose, or of the inventory; locks are let go of when this is over."""
     choice, context = choice or Choice(), contexts[0]
-    resolved = configuration(context, _name(context) if isinstance(context, fabric.Connection) else "")
-    hosts = _chosen(contexts, resolved, choice)
+    # Reading the files for a host takes milliseconds, and there may be a hundred of them.
+    settings_of = functools.cache(functools.partial(configuration, context))
+    resolved = settings_of(_name(context) if isinstance(context, fabric.Connection) else "")
+    hosts = _chosen(contexts, settings_of, choice)
     if choice.asks:
         confirmed(resolved, choice.yes, choice.asks, hosts)
     given = {_name(each): each for each in contexts if isinstance(each, fabric.Connection)}
@@ -371,9 +374,8 @@ def fleet_of(
     ]
     members = []
     for host, report in zip(hosts, reports, strict=True):
-        settings = configuration(context, host.name).settings
         connection = _connection(context, host, given.get(host.name))
-        members.append(_runner(context, connection, settings, report, task))
+        members.append(_runner(context, connection, settings_of(host.name).settings, report, task))
     primary = _primary(hosts, resolved) if choice.asks else _any_primary(hosts)
     tell = board if len(hosts) > 1 else reports[0]
     settings = resolved.settings
@@ -387,11 +389,12 @@ def fleet_of(
         board.close()
 
 
-def _chosen(contexts: Sequence[Context], resolved: Resolved, choice: Choice) -> tuple[Host, ...]:
+def _chosen(contexts: Sequence[Context], settings_of: Callable[[str], Resolved], choice: Choice) -> tuple[Host, ...]:
     """The hosts of -H, or of the inventory, less those that are left out."""
     if not isinstance(contexts[0], fabric.Connection):
-        return chosen_hosts(contexts[0], resolved, choice.role, choice.limit)
-    named = [host_of(_name(each), resolved) for each in contexts]
+        return chosen_hosts(contexts[0], settings_of(""), choice.role, choice.limit)
+    # Settings of an address are its own.
+    named = [host_of(_name(each), settings_of(_name(each))) for each in contexts]
     twice = next((host.name for host in named if named.count(host) > 1), "")
     if twice:
         raise ConfigError(f"duplicate hosts: {twice} is named twice", cure="name it once in -H")

@@ -8,6 +8,7 @@ one host works in the caller's thread, and its errors are told as they are.
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -133,7 +134,7 @@ class Fleet:
         elif todo:
             # Threads that a second Ctrl-C has left behind must not keep the process.
             with _Pool(min(self._parallel, len(todo))) as pool:
-                pool.finish([pool.submit(_attempt, deed, member) for member in todo], todo)
+                pool.finish([pool.submit(_attempt_among_others, deed, member) for member in todo], todo)
         return [member for member in todo if member.error]
 
     def need(self, failed: Sequence[Member], what: str) -> None:
@@ -189,17 +190,28 @@ def _attempt(deed: Callable[[Member], object], member: Member) -> None:
         deed(member)
     except FabdjangoError as error:
         member.error = error
-        if isinstance(error, UnknownStateError):
-            member.fate = "unknown"
-        elif isinstance(error, RevertedError):
-            member.fate = "back"
+    if isinstance(member.error, UnknownStateError):
+        member.fate = "unknown"
+    elif isinstance(member.error, RevertedError):
+        member.fate = "back"
+
+
+def _attempt_among_others(deed: Callable[[Member], object], member: Member) -> None:
+    """The same; what nobody foresaw on one host must not keep the others from being put back."""
+    try:
+        _attempt(deed, member)
+    except Exception as error:  # noqa: BLE001 - told with its traceback
+        member.fate = "unknown"
+        member.error = UnknownStateError(
+            f"a mistake of fabdjango's own: {error!r}", host=member.host, output=traceback.format_exc()
+        )
 
 
 class _Pool(ThreadPoolExecutor):
     """Threads whose work can be called off: by the first Ctrl-C what may end at any time, by the second the watching."""
 
     def finish(self, futures: Sequence[Future[None]], members: Sequence[Member]) -> None:
-        """Wait until all are done; raise what nobody expected."""
+        """Wait until all are done."""
         interrupted = 0
         while True:
             try:
@@ -214,5 +226,3 @@ class _Pool(ThreadPoolExecutor):
         for future, member in zip(futures, members, strict=True):
             if future.cancelled():
                 member.error = member.error or FabdjangoError("interrupted before it began", host=member.host)
-            else:
-                future.result()

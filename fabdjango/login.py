@@ -7,6 +7,7 @@ With transport, the only module that touches a Connection.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import socket
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fabric import Config, Connection
-from paramiko import AutoAddPolicy, MissingHostKeyPolicy, RejectPolicy, SSHClient, ssh_exception
+from paramiko import AutoAddPolicy, HostKeys, MissingHostKeyPolicy, RejectPolicy, SSHClient, ssh_exception
 
 from fabdjango.escape import quote
 from fabdjango.exceptions import ConnectError
@@ -165,7 +166,7 @@ def connect(connection: Connection, ssh: Ssh, *, may_ask: bool = False) -> None:
     while isinstance(connections[0].gateway, Connection):
         connections.insert(0, connections[0].gateway)
     for each in connections:
-        _check_host_keys(each.client, ssh, files[0], may_ask=may_ask)
+        _check_host_keys(each, ssh, files[0], may_ask=may_ask)
         if each.connect_timeout is None:
             each.connect_timeout = ssh.connect_timeout
         each.connect_kwargs = {"banner_timeout": ssh.connect_timeout, **each.connect_kwargs}
@@ -180,21 +181,27 @@ def connect(connection: Connection, ssh: Ssh, *, may_ask: bool = False) -> None:
     connection.host = host
 
 
-def _check_host_keys(client: SSHClient, ssh: Ssh, known_hosts: Path, *, may_ask: bool) -> None:
+def _check_host_keys(connection: Connection, ssh: Ssh, known_hosts: Path, *, may_ask: bool) -> None:
     # Fabric accepts any key, even a changed one, unless the client is told otherwise before its first use.
-    if ssh.known_hosts:
-        if known_hosts.exists():
-            client.load_system_host_keys(str(known_hosts))
-    else:
-        for path in (Path("/etc/ssh/ssh_known_hosts"), known_hosts):
-            if path.exists():
-                client.load_system_host_keys(str(path))
+    client, host, port = connection.client, connection.host, connection.port
+    name = host if port == _SSH_PORT else f"[{host}]:{port}"
+    files = [known_hosts] if ssh.known_hosts else [Path("/etc/ssh/ssh_known_hosts"), known_hosts]
+    for path in files:
+        with contextlib.suppress(FileNotFoundError):
+            for kind, key in (_keys_in(path, path.stat().st_mtime_ns).lookup(name) or {}).items():
+                client.get_host_keys().add(name, kind, key)
     if ssh.host_keys == "accept-new":
         client.set_missing_host_key_policy(_SavePolicy(str(known_hosts)))
     elif ssh.host_keys == "ask" and may_ask:
         client.set_missing_host_key_policy(_AskPolicy(str(known_hosts)))
     else:
         client.set_missing_host_key_policy(RejectPolicy())
+
+
+@functools.cache
+def _keys_in(path: Path, changed: int) -> HostKeys:  # noqa: ARG001 - a file that was changed is another one
+    """The keys of a file, which is read once for all hosts: of a hundred hosts it has a hundred lines."""
+    return HostKeys(str(path))
 
 
 def _tune(sock: Any, ssh: Ssh) -> None:

@@ -170,7 +170,7 @@ _TOKEN = secrets.token_hex(8)
 
 
 def _site(context: Context, settings: Settings, host: str, target: str, task: str, redactor: Redactor) -> Site:
-    templates = Templates(local_root(context))
+    templates = _templates(local_root(context))
     env: dict[str, Secret] = {}
     local_settings: str | None = None
     values = {
@@ -190,6 +190,12 @@ def _site(context: Context, settings: Settings, host: str, target: str, task: st
     redactor.add(*(url for url in (settings.venv.index_url, *settings.venv.extra_index_urls) if "@" in url))
     holder = f"{getpass.getuser()}@{socket.gethostname()}"
     return Site(settings, layout_of(settings), templates, host, target, holder, task, _TOKEN, env, local_settings)
+
+
+@functools.cache
+def _templates(root: Path) -> Templates:
+    """The same for all hosts, which saves reading and compiling them for each."""
+    return Templates(root)
 
 
 _NOT_SECRET = frozenset({"DJANGO_SETTINGS_MODULE", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "DEBUG"})

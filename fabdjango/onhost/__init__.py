@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from importlib.resources import files
 
 __all__ = ["source"]
@@ -14,6 +15,7 @@ _PARTS = {
 """What stands in front of a program, as it is sent alone and can import nothing of ours."""
 
 
+@functools.cache
 def source(name: str) -> str:
     """The source of the program called ``name``, without ``.py``, with the parts that it is made of."""
     program = _text(name)

@@ -65,6 +65,8 @@ def _collection(name: str | None, module: Any, layer: Layer | None) -> Collectio
 
 def _bound(original: Task[Any], layer: Layer) -> Task[Any]:
     """The same task, run with the settings of one site."""
+    if getattr(original, "is_of_fleet", False):
+        return original.bound(layer)  # type: ignore[attr-defined, no-any-return]
 
     @functools.wraps(original.body)
     def body(*args: Any, **kwargs: Any) -> Any:

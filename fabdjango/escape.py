@@ -104,20 +104,23 @@ class Redactor:
     shortest = 6
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._values: set[str] = set()
+        # Longest first. Replaced as a whole, never changed: many hosts report at once.
+        self._values: tuple[str, ...] = ()
         self.add(*secrets)
 
     def add(self, *secrets: str) -> None:
         """Mask these values from now on, also where they stand quoted, line by line, in JSON or in a Python repr."""
+        values = set(self._values)
         for secret in secrets:
             for text in (secret, *secret.splitlines()):
                 forms = {text, esc1(text), esc2(text), shlex.quote(text).strip("'")}
                 forms |= {encode(text)[1:-1] for encode in (repr, ascii, json.dumps, _json_text)}
-                self._values |= {form for form in forms if len(form) >= self.shortest}
+                values |= {form for form in forms if len(form) >= self.shortest}
+        self._values = tuple(sorted(values, key=len, reverse=True))
 
     def hide(self, text: str) -> str:
         """``text`` with every known secret replaced by asterisks; longest first."""
-        for value in sorted(self._values, key=len, reverse=True):
+        for value in self._values:
             if value in text:
                 text = text.replace(value, "********")
         return text

@@ -8,17 +8,20 @@ The error tree. Every error is a few lines a person can act on.
      ├ StepFailedError        a step ended with an error; what was begun has been undone
      │  ├ RevertedError       exit 3: the switch was made and taken back
      │  └ UnderwayError       an activation that lost its deployer goes on by itself
-     └ UnknownStateError      exit 2: nobody can say what the host serves now
+     ├ UnknownStateError      exit 2: nobody can say what the host serves now
+     └ FleetError             some of many hosts failed: each one's error, and what every host serves
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 __all__ = [
     "ConfigError",
     "ConnectError",
     "FabdjangoError",
+    "FleetError",
     "RefusedValueError",
     "RevertedError",
     "StepFailedError",
@@ -61,6 +64,10 @@ class FabdjangoError(Exception):
 
     def render(self) -> str:
         """The error as the operator reads it: labelled lines, no traceback."""
+        return "\n".join([*self.told(cured=False), *self.ending()])
+
+    def told(self, *, cured: bool = True) -> list[str]:
+        """What went wrong and where, without a verdict; with the cure, unless that follows."""
         lines = [f"Error: {self.message}"]
         if self.host:
             lines.append(f" host: {self.host}")
@@ -69,13 +76,15 @@ class FabdjangoError(Exception):
         if self.output.strip():
             lines.append(" output:")
             lines += [f"   | {line}" for line in self.output.rstrip().splitlines()]
-        if self.state:
-            lines.append(f" state: {self.state} (exit {self.exit_code})")
-        first = True
-        for line in self.cure.splitlines():
-            lines.append(f" {'do this:' if first else '        '} {line}")
-            first = False
-        return "\n".join(lines)
+        return [*lines, *self._cure()] if cured else lines
+
+    def ending(self) -> list[str]:
+        """The verdict, and what to do."""
+        verdict = [f" state: {self.state} (exit {self.exit_code})"] if self.state else []
+        return [*verdict, *self._cure()]
+
+    def _cure(self) -> list[str]:
+        return [f" {'        ' if n else 'do this:'} {line}" for n, line in enumerate(self.cure.splitlines())]
 
 
 class ConfigError(FabdjangoError):
@@ -126,3 +135,32 @@ class UnknownStateError(FabdjangoError):
         super().__init__(message, **more)
         self.lost = lost
         """True if the host may well know how it ended, but did not tell."""
+
+
+class FleetError(FabdjangoError):
+    """
+    Some hosts of a fleet failed.
+
+    ``errors`` are theirs, ``table`` is lines that say what every host serves,
+    ``exit_code`` is 1 if nothing that serves was touched on any host, 3 if
+    all serve again what they did before, and 2 if hosts differ or nobody knows.
+    """
+
+    def __init__(
+        self, message: str, errors: Sequence[FabdjangoError], *, exit_code: int, table: Sequence[str] = (), **more: str
+    ) -> None:
+        super().__init__(message, **more)
+        self.errors = tuple(errors)
+        self.exit_code = exit_code
+        self.table = tuple(table)
+
+    def render(self) -> str:
+        """Every host's own error, then the table, then the verdict."""
+        lines = []
+        for error in self.errors:
+            lines += [*error.told(), ""]
+        lines.append(f"Error: {self.message}")
+        if self.table:
+            lines.append(" hosts:")
+            lines += [f"   | {line}" for line in self.table]
+        return "\n".join([*lines, *self.ending()])

@@ -1,155 +1,218 @@
-"""A deployment from survey to verdict: which phase follows, and what a failure means."""
+"""
+The hosts of one deployment: work on all of them at once, and one verdict.
+
+Every host has its Runner, and is worked on by one thread at a time. A fleet of
+one host works in the caller's thread, and its errors are told as they are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
-from fabdjango import recipes, switchover
-from fabdjango.exceptions import FabdjangoError, RevertedError, StepFailedError, UnknownStateError
-from fabdjango.facts import DjangoFacts, read_django
-from fabdjango.plan import Phase
+from fabdjango.exceptions import ConnectError, FabdjangoError, FleetError, RevertedError, UnknownStateError
+from fabdjango.facts import DjangoFacts, Facts
 from fabdjango.recipes import Deployment
 from fabdjango.runner import Runner
-from fabdjango.surveying import begun, look, look_from_outside, recovered
 from fabdjango.switchover import Backwards
+from fabdjango.transport import PhaseResult
 
-__all__ = ["activate", "deploy", "prepared", "show_deploy"]
+__all__ = ["Fleet", "Member", "Teller"]
 
-_MANY = 20
-"""More migrations than this are told by app."""
+T = TypeVar("T")
 
 
-def deploy(runner: Runner, ref: str, *, allow_migrations: bool = False) -> None:
+class Teller(Protocol):
+    """Where a line about all hosts goes: the report of the only one, or the board."""
+
+    def say(self, text: str, *, style: str = "") -> None:
+        """Tell a line."""
+        ...
+
+
+@dataclass
+class Member:
     """
-    Bring the host to ``ref``; says the verdict as its last line.
+    One host on its way to a release: what is known of it so far.
 
-    Raises FabdjangoError (1: nothing changed), RevertedError (3) or UnknownStateError (2).
+    ``leads`` is the primary: it migrates, and switches first. ``waiting`` is an
+    activation that has the traffic and waits to be confirmed. ``fate`` is one
+    word for how it ended: empty for not touched, new, back, unknown.
     """
-    report = runner.report
-    facts = begun(runner, ref)
-    plan = recipes.deployment(runner.site, facts, ref)
-    report.say(f"{plan.sha[:12]} {facts.subject.partition(' ')[2]}".rstrip())
-    if plan.unchanged and _serves(runner, plan):
-        report.say(f"unchanged: {plan.release} serves on {runner.site.host} already, and answers", style="bold green")
-        return
-    found = prepared(runner, plan, recipes.prepare(plan))
-    for line in _migration_lines(found):
-        report.say(f"  {line}")
-    if not allow_migrations:
-        _refuse_unsafe(runner, plan, found)
-    activate(runner, plan, found, "deploy")
-    report.say(f"deployed: {plan.release} serves on {runner.site.host}", style="bold green")
+
+    runner: Runner
+    leads: bool = False
+    facts: Facts = field(default_factory=Facts)
+    plan: Deployment | None = None
+    found: DjangoFacts = field(default_factory=DjangoFacts)
+    backwards: Backwards | None = None
+    serves: bool = False
+    """It serves what it shall already."""
+    waiting: PhaseResult | None = None
+    error: FabdjangoError | None = None
+    fate: str = ""
+
+    @property
+    def host(self) -> str:
+        """Its name."""
+        return self.runner.site.host
+
+    @property
+    def planned(self) -> Deployment:
+        """Its plan; every member has one once all have been surveyed."""
+        assert self.plan is not None  # noqa: S101 - for the type checker
+        return self.plan
+
+    @property
+    def state(self) -> str:
+        """What it serves, for the table."""
+        old, new = self.facts.current or "nothing", self.plan.release if self.plan else ""
+        if self.fate == "new" or self.serves:
+            return f"serves {new}" + (", as before" if self.serves and self.fate != "new" else "")
+        if self.fate == "back":
+            return f"serves {old} again"
+        if self.fate == "unknown":
+            return f"unknown: {old} or {new}"
+        if isinstance(self.error, ConnectError):
+            return "cannot be reached, and was not touched"
+        return f"serves {old}, as before"
 
 
-def activate(
-    runner: Runner, plan: Deployment, found: DjangoFacts, event: str, backwards: Backwards | None = None
-) -> None:
+class Fleet:
     """
-    Give the traffic to a release; if nobody can say how it ended, find out and bring it to an end.
+    All hosts of one deployment.
 
-    Raises StepFailedError (1), RevertedError (3) or UnknownStateError (2).
+    ``parallel`` is how many are worked on at once, ``batch`` how many switch at
+    once once the primary has. ``tell`` hears what concerns them all.
     """
+
+    def __init__(
+        self, runners: Sequence[Runner], tell: Teller, *, primary: str = "", parallel: int = 20, batch: str = "25%"
+    ) -> None:
+        self.members = [Member(each, leads=each.site.host == primary or len(runners) == 1) for each in runners]
+        self.tell = tell
+        self.skipped: list[Member] = []
+        self._parallel = parallel
+        self._batch = batch
+
+    @property
+    def alone(self) -> bool:
+        """True for one host, whose errors and lines need no table."""
+        return len(self.members) + len(self.skipped) == 1
+
+    @property
+    def leader(self) -> Member | None:
+        """The primary, unless it was left out."""
+        return next((each for each in self.members if each.leads), None)
+
+    @property
+    def dry(self) -> bool:
+        """Nothing is written anywhere."""
+        return self.members[0].runner.dry
+
+    def batches(self, members: Iterable[Member]) -> list[list[Member]]:
+        """Who switches together: the primary by itself, then as many at once as ``batch`` says."""
+        rest = [each for each in members if not each.leads]
+        first = [[each] for each in members if each.leads]
+        size = batch_size(self._batch, len(self.members))
+        return [*first, *(rest[at : at + size] for at in range(0, len(rest), size))]
+
+    def each(self, deed: Callable[[Member], object], members: Iterable[Member] | None = None) -> list[Member]:
+        """
+        Do something on every host at once, and wait for all; those on which it failed, with their ``error``.
+
+        Ctrl-C ends what may end at any time; a switch goes on to its end. A second one stops watching.
+        """
+        todo = list(self.members if members is None else members)
+        if self.alone:
+            for member in todo:
+                _attempt(deed, member)
+        elif todo:
+            # Threads that a second Ctrl-C has left behind must not keep the process.
+            with _Pool(min(self._parallel, len(todo))) as pool:
+                pool.finish([pool.submit(_attempt, deed, member) for member in todo], todo)
+        return [member for member in todo if member.error]
+
+    def need(self, failed: Sequence[Member], what: str) -> None:
+        """Raise if hosts have failed before anything that serves was touched: of one host its own error, else all of them."""
+        if not failed:
+            return
+        if self.alone:
+            assert failed[0].error is not None  # noqa: S101 - for the type checker
+            raise failed[0].error
+        message = f"{len(failed)} of {len(self.members)} hosts: {what}"
+        raise self.verdict(message, state="nothing that serves was touched on any host", exit_code=1)
+
+    def verdict(
+        self, message: str, *, state: str, exit_code: int, cure: str = "", table: Sequence[str] | None = None
+    ) -> FleetError:
+        """All that failed, with a table of every host unless another one is given."""
+        errors = [each.error for each in self.members if each.error]
+        table = self.table() if table is None else table
+        return FleetError(message, errors, table=table, exit_code=exit_code, state=state, cure=cure)
+
+    def table(self) -> list[str]:
+        """A line a host: what it serves."""
+        width = max(len(each.host) for each in (*self.members, *self.skipped))
+        lines = [f"{each.host:<{width}}  {each.state}" for each in self.members]
+        return [*lines, *(f"{each.host:<{width}}  skipped: it cannot be reached" for each in self.skipped)]
+
+    def skip(self, members: Iterable[Member]) -> None:
+        """Go on without these."""
+        for member in members:
+            self.members.remove(member)
+            self.skipped.append(member)
+
+    def release(self) -> None:
+        """Let go of every host's lock, at once."""
+        failed = [member for member in self.members if member.error]
+        errors = [member.error for member in failed]
+        self.each(lambda member: member.runner.transport.release())
+        for member, error in zip(failed, errors, strict=True):
+            member.error = error
+
+
+def batch_size(batch: str, hosts: int) -> int:
+    """``1``, ``25%`` or ``all`` as a number of hosts; of a part there is always at least one."""
+    if batch == "all":
+        return max(hosts, 1)
+    if batch.endswith("%"):
+        return max(1, hosts * int(batch[:-1]) // 100)
+    return int(batch)
+
+
+def _attempt(deed: Callable[[Member], object], member: Member) -> None:
     try:
-        runner.activate(switchover.activate(plan, found, event, backwards), recipes.tidy(plan))
-    except UnknownStateError as error:
-        if not error.lost:
-            raise
-        _find_out(runner, plan, error)
+        deed(member)
+    except FabdjangoError as error:
+        member.error = error
+        if isinstance(error, UnknownStateError):
+            member.fate = "unknown"
+        elif isinstance(error, RevertedError):
+            member.fate = "back"
 
 
-def _find_out(runner: Runner, plan: Deployment, error: UnknownStateError) -> None:
-    """What became of an activation whose end was not told: its script was killed, or the link broke for good."""
-    runner.report.say("how it ended was not told: the host is asked", style="yellow")
-    # Whoever wins the lock ends what a dead script has left running; that goes for ourselves too.
-    runner.transport.release()
-    try:
-        left = look(runner, "", fetch=False, lock=True)
-        facts = recovered(runner, left, "")
-    except FabdjangoError as second:
-        runner.report.say(f"the host does not tell: {second.message}", style="yellow")
-        raise error from None
-    last: Mapping[str, object] = next(
-        (entry for entry in reversed(facts.journal) if entry.get("release") == plan.release), {}
-    )
-    if facts.current == plan.release and last.get("result") == "serves":
-        return
-    kind = RevertedError if left.activation or last.get("result") == "reverted" else StepFailedError
-    raise kind(
-        error.message,
-        host=error.host,
-        step=error.step,
-        state=f"{facts.current or 'nothing'} serves, as before",
-        cure="deploy again",
-    )
+class _Pool(ThreadPoolExecutor):
+    """Threads whose work can be called off: by the first Ctrl-C what may end at any time, by the second the watching."""
 
-
-def _refuse_unsafe(runner: Runner, plan: Deployment, found: DjangoFacts) -> None:
-    """Stop before a migration that the release that serves cannot live with; on a first deploy none serves."""
-    settings = plan.site.settings
-    allowed = settings.django.allow_migrations
-    unsafe = [each for each in found.migrations if each.unsafe and f"{each.app}.{each.name}" not in allowed]
-    if not unsafe or not plan.facts.current or settings.django.migrate == "never":
-        return
-    names = ", ".join(f"{each.app}.{each.name}" for each in unsafe)
-    raise StepFailedError(
-        f"{len(unsafe)} of the migrations would break the release that serves, {plan.facts.current}, until the new one has the traffic",
-        host=runner.site.host,
-        output="\n".join(line for each in unsafe for line in each.unsafe),
-        state="no migration was applied, nothing that serves was touched",
-        cure="split the change in two deploys: first code that can live with both, then the migration\n"
-        f"or, if a short breakage is fine: fab … deploy --allow-migrations\n"
-        f"or for good, in fabric.yaml under fabdjango: django: allow_migrations: [{names}]",
-    )
-
-
-def _migration_lines(found: DjangoFacts) -> list[str]:
-    """A line a migration; where there are very many, as on a first deploy, a line an app."""
-    if len(found.migrations) <= _MANY:
-        return [
-            f"migration {each.app}.{each.name}: " + ("; ".join(each.operations) or "no operations")
-            for each in found.migrations
-        ]
-    apps: dict[str, list[str]] = {}
-    for each in found.migrations:
-        apps.setdefault(each.app, []).append(each.name)
-    return [f"migrations of {app}: {len(names)}, up to {max(names)}" for app, names in apps.items()]
-
-
-def _serves(runner: Runner, plan: Deployment) -> bool:
-    try:
-        runner.run(recipes.confirm(plan))
-    except StepFailedError:
-        runner.report.say("the release is current but does not answer: it is started again")
-        return False
-    return True
-
-
-def prepared(runner: Runner, plan: Deployment, phase: Phase) -> DjangoFacts:
-    """Run the phase that completes a release, unless it is complete, and tell what Django said."""
-    if plan.facts.releases.get(plan.release):
-        # Only its programs, their file or the symlink are not as they should be.
-        return DjangoFacts()
-    result = runner.run(phase)
-    if runner.dry:
-        return recipes.ANY_MIGRATION
-    step = next((each for each in result.steps if each.name == "check" and each.output.strip()), None)
-    found = read_django(step.output if step else "")
-    for note in found.notes:
-        runner.report.say(f"  note: {note}")
-    for message in found.checks:
-        runner.report.say(f"  check: {' '.join(message.split())}")
-    return found
-
-
-def show_deploy(runner: Runner, ref: str) -> None:
-    """Print what a deploy of ``ref`` would run; the host is read and nothing is written anywhere."""
-    report = runner.report
-    facts = look_from_outside(runner, ref)
-    plan = recipes.deployment(runner.site, facts, ref)
-    report.show_phase(recipes.survey(runner.site, ref), dict(facts.managed))
-    if plan.unchanged:
-        report.say(f"\n{plan.release} is current already; a deploy would only ask it", style="bold")
-        return
-    for phase in (recipes.prepare(plan), switchover.activate(plan, recipes.ANY_MIGRATION), recipes.tidy(plan)):
-        report.show_phase(phase, dict(facts.managed))
-    report.say("\nnothing was written: this was a dry run", style="bold")
+    def finish(self, futures: Sequence[Future[None]], members: Sequence[Member]) -> None:
+        """Wait until all are done; raise what nobody expected."""
+        interrupted = 0
+        while True:
+            try:
+                wait(futures)
+                break
+            except KeyboardInterrupt:
+                interrupted += 1
+                for future in futures:
+                    future.cancel()
+                for member in members:
+                    threading.Thread(target=member.runner.transport.interrupt, daemon=True).start()
+        for future, member in zip(futures, members, strict=True):
+            if future.cancelled():
+                member.error = member.error or FabdjangoError("interrupted before it began", host=member.host)
+            else:
+                future.result()

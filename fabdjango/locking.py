@@ -35,13 +35,15 @@ def become(account: str, *, login: str) -> Shell:
     return sh("sudo", "-n", "-H", "-u", account, "--", "sh", "-c")
 
 
-def take_lock(lock: Lock, *, run: str, task: str, owner: str, login: str, leased: bool, lease: bool) -> str:
+def take_lock(
+    lock: Lock, *, run: str, task: str, owner: str, login: str, leased: bool, lease: bool, detached: bool = False
+) -> str:
     """
     The shell that wins the locks before the first step, or ends the script with LOCKED or UNDERWAY.
 
     ``leased`` says that this run of the tool has won them before and counts on
     it. With ``lease``, ``deployment`` goes to a process of its own that ends
-    with the session's standard input, or when that is silent for too long.
+    with the session's standard input, or when that is silent for too long. A ``detached`` script lets go of it.
     Folder and files are made and written by the owner, and only read by who
     logs in: root must not follow a link that the owner has put there.
     """
@@ -52,6 +54,8 @@ def take_lock(lock: Lock, *, run: str, task: str, owner: str, login: str, leased
             _writers(lock, task, owner=owner, login=login),
             steps_of_others(run, owner=owner, login=login),
             _KEEP_OURS if leased else _WIN.replace("WAIT", str(lock.wait)),
+            # What goes on without its deployer must not look as if that one were there; ``steps`` keeps others away.
+            "exec 8<&-" if detached else "",
             # The change from exclusive to shared is not atomic.
             "flock -ns 9 && fenced || lost",
             '[ ! "$told" ] || report end lock 0',

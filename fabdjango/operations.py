@@ -10,22 +10,23 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import get_origin
 
-from fabdjango import locking, recipes
+from fabdjango import locking, recipes, rollout
 from fabdjango.commands import django, git, managers, venv
 from fabdjango.commands import release as releases
 from fabdjango.configuration import Resolved
+from fabdjango.deploying import done, prepared
 from fabdjango.escape import env_assignments, raw, sh
 from fabdjango.exceptions import ConfigError, FabdjangoError, StepFailedError, UnderwayError
-from fabdjango.facts import DjangoFacts, Facts, read_django, read_reversal
-from fabdjango.fleet import activate, prepared
+from fabdjango.facts import DjangoFacts, Facts
+from fabdjango.fleet import Fleet
 from fabdjango.layout import Layout
 from fabdjango.plan import OWNER, Phase, Step
 from fabdjango.recipes import Deployment
 from fabdjango.report import difference
+from fabdjango.returning import forward
 from fabdjango.runner import Runner
 from fabdjango.settings import Row
 from fabdjango.surveying import begun, look, look_from_outside, recovered, take_up
-from fabdjango.switchover import Backwards
 
 __all__ = [
     "activate_release",
@@ -41,7 +42,6 @@ __all__ = [
     "release_name",
     "release_path",
     "restart_site",
-    "rollback",
     "run_in_foreground",
     "status",
     "upload_settings",
@@ -65,17 +65,11 @@ def release_path(runner: Runner, text: str) -> PurePosixPath:
 
 
 def _newest(facts: Facts) -> str:
-    names = sorted(facts.releases, key=_counter)
+    names = sorted(facts.releases, key=releases.counter)
     if not names:
         msg = "the host has no release yet"
         raise FabdjangoError(msg, cure="run deploy, or git.checkout")
     return names[-1]
-
-
-def _counter(release: str) -> int:
-    """The number that orders releases; 0 for a folder of somebody else's."""
-    number = release.partition("-")[0]
-    return int(number) if number.isdigit() else 0
 
 
 def _planned(runner: Runner, text: str) -> Deployment:
@@ -211,9 +205,9 @@ def configure_gunicorn(runner: Runner, release: str) -> None:
 # --- the lock ----------------------------------------------------------------
 
 
-def wait_for_lock(runner: Runner, seconds: int) -> None:
+def wait_for_lock(fleet: Fleet, seconds: int) -> None:
     """Let this run wait for another deployment; 0 leaves it to the settings."""
-    if seconds:
+    for runner in (member.runner for member in fleet.members if seconds):
         settings = replace(runner.site.settings, lock_wait=seconds)
         runner.site = replace(runner.site, settings=settings)
 
@@ -232,12 +226,26 @@ def unlock(runner: Runner, *, force: bool) -> None:
     runner.report.say("unlocked: the next deploy sees to what was left")
 
 
-def resume(runner: Runner) -> None:
+def resume(fleet: Fleet) -> None:
     """
-    Bring to its end what a deployment left that was cut off.
+    Bring to its end what a deployment left that was cut off, on every host.
 
-    Raises RevertedError if that was the release before.
+    Raises RevertedError if that was the release before, of many hosts a FleetError.
     """
+    failed = fleet.each(lambda member: _resume(member.runner))
+    if failed and not fleet.alone:
+        back = all(each.fate == "back" for each in failed)
+        raise fleet.verdict(
+            f"{len(failed)} of {len(fleet.members)} hosts did not go on to the new release",
+            state="the hosts may serve different releases",
+            exit_code=3 if back and len(failed) == len(fleet.members) else 2,
+            cure="look: fab status\nthen bring all to one release: fab deploy",
+            table=[],
+        )
+    fleet.need(failed, "they cannot be resumed")
+
+
+def _resume(runner: Runner) -> None:
     report, before = runner.report, ""
     try:
         facts = look(runner, "", fetch=False, lock=True)
@@ -255,15 +263,16 @@ def resume(runner: Runner) -> None:
 # --- release -----------------------------------------------------------------
 
 
-_DONE = {"activate": "activated", "rollback": "rolled back", "restart": "restarted"}
+_DONE = {"activate": "activated", "restart": "restarted"}
 
 
-def _activate(
-    runner: Runner, plan: Deployment, found: DjangoFacts, event: str, backwards: Backwards | None = None
-) -> None:
-    activate(runner, plan, found, event, backwards)
+def _activate(runner: Runner, plan: Deployment, found: DjangoFacts, event: str) -> None:
+    fleet = Fleet([runner], runner.report)
+    (member,) = fleet.members
+    member.facts, member.plan, member.found = plan.facts, plan, found
+    rollout.switch(fleet, event)
     if not runner.dry:
-        runner.report.say(f"{_DONE[event]}: {plan.release} serves on {runner.site.host}", style="bold green")
+        done(fleet, _DONE[event], plan.release)
 
 
 def activate_release(runner: Runner, release: str) -> None:
@@ -271,7 +280,7 @@ def activate_release(runner: Runner, release: str) -> None:
     facts = begun(runner, "", fetch=False)
     release = _newest(facts) if release == "newest" else releases.read_id(release)
     if facts.releases.get(release):
-        _activate(runner, recipes.redeployment(runner.site, facts, release), _forward(facts, release), "activate")
+        _activate(runner, recipes.redeployment(runner.site, facts, release), forward(facts, release), "activate")
         return
     sha = release.partition("-")[2]
     plan = recipes.deployment(runner.site, look(runner, sha, fetch=False), sha, release=release)
@@ -284,82 +293,6 @@ def restart_site(runner: Runner) -> None:
     if not facts.current:
         raise FabdjangoError("no release serves yet", host=runner.site.host, cure="run deploy")
     _activate(runner, recipes.redeployment(runner.site, facts, facts.current), DjangoFacts(), "restart")
-
-
-def rollback(runner: Runner, to: str, *, migrations: bool, code_only: bool) -> None:
-    """
-    Let an earlier release serve: ``to``, or the last other one that was proven good.
-
-    Raises FabdjangoError if there is none, or if the database has migrations that it lacks, unless they are to be
-    reversed (``migrations``) and can be, or to be left as they are (``code_only``).
-    """
-    host = runner.site.host
-    if migrations and code_only:
-        raise ConfigError("--migrations and --code-only are two different ways", cure="choose one of them")
-    facts = begun(runner, "", fetch=False)
-    earlier = [release for release in facts.proven if release != facts.current]
-    if to and not facts.releases.get(releases.read_id(to)):
-        raise FabdjangoError(f"there is no complete release {to}", host=host, cure=_choices(facts))
-    if not to and not earlier:
-        raise FabdjangoError("no other release has ever served here", host=host, cure=_choices(facts))
-    target = to or earlier[-1]
-    if target == facts.current:
-        runner.report.say(f"unchanged: {target} is current already", style="bold green")
-        return
-    backwards = None if code_only else _backwards(runner, facts, target)
-    if backwards and backwards.migrations:
-        _refuse_reversal(runner, target, backwards, allowed=migrations)
-    plan = recipes.redeployment(runner.site, facts, target)
-    going_back = backwards if backwards and backwards.migrations else None
-    _activate(runner, plan, _forward(facts, target), "rollback", going_back)
-
-
-def _forward(facts: Facts, release: str) -> DjangoFacts:
-    """What a release that was prepared earlier may have to migrate: whatever it has, if it is newer than what serves."""
-    return recipes.ANY_MIGRATION if _counter(release) > _counter(facts.current) else DjangoFacts()
-
-
-def _backwards(runner: Runner, facts: Facts, target: str) -> Backwards:
-    """What the database has that ``target`` lacks, asked of the database with the code of the current release."""
-    settings, layout = runner.site.settings, runner.site.on(facts).layout
-    if not facts.current or settings.django.migrate == "never":
-        return Backwards()
-    read = Step(
-        "known",
-        "the migrations of the older release",
-        sh("cat", "--", layout.private(target) / "django.json"),
-        capture=True,
-    )
-    older = runner.run(Phase("known", (read,), reads_only=True)).step("known")
-    known = read_django(older.output if older else "").known
-    step = django.plan_reversal(settings, layout.release(facts.current), known)
-    found = runner.run(Phase("reversal", (step,), reads_only=True)).step(step.name)
-    return Backwards(known, read_reversal(found.output if found else ""))
-
-
-def _refuse_reversal(runner: Runner, target: str, backwards: Backwards, *, allowed: bool) -> None:
-    """Name every migration with what would become of it; stop unless all may be reversed and shall be."""
-    lines = [f"{each.app}.{each.name}: " + (each.reason or "can be reversed") for each in backwards.migrations]
-    barred = [each for each in backwards.migrations if each.reason]
-    if allowed and not barred:
-        for line in lines:
-            runner.report.say(f"  migration {line}")
-        return
-    lives = "the older code can live with them" if not backwards.first else "the older code may fail on them"
-    cures = [] if barred else ["reverse them on the way: fab … rollback --migrations"]
-    cures.append(f"leave the database as it is ({lives}): fab … rollback --code-only")
-    raise FabdjangoError(
-        f"{target} is older than the database: it lacks {len(lines)} migration{'s' if len(lines) > 1 else ''}"
-        + (f", of which {len(barred)} must not be reversed" if barred else ""),
-        host=runner.site.host,
-        output="\n".join(lines),
-        cure="\n".join(cures),
-    )
-
-
-def _choices(facts: Facts) -> str:
-    complete = [name for name, marker in facts.releases.items() if marker]
-    return f"complete releases: {', '.join(sorted(complete, key=_counter)) or 'none'}"
 
 
 def history(runner: Runner, count: int) -> None:
@@ -388,7 +321,7 @@ def list_releases(runner: Runner) -> None:
 def _release_lines(facts: Facts) -> Iterator[str]:
     results = {entry.get("release"): entry for entry in facts.journal if entry.get("event") != "migrate"}
     slots = {release: slot for slot, release in facts.slots.items()}
-    for name in sorted(facts.releases, key=_counter, reverse=True):
+    for name in sorted(facts.releases, key=releases.counter, reverse=True):
         last = results.get(name) or {}
         if not facts.releases[name]:
             what = "not complete"

@@ -36,6 +36,7 @@ __all__ = [
     "deployment",
     "prepare",
     "redeployment",
+    "renamed",
     "survey",
     "tidy",
     "with_hooks",
@@ -102,6 +103,8 @@ class Deployment:
     previous_files: tuple[Put | None, ...]
     slot: str
     unchanged: bool = False
+    leads: bool = True
+    """Its host is the one that migrates, and on the first deploy runs the project's first commands."""
 
     @property
     def layout(self) -> Layout:
@@ -305,6 +308,23 @@ def deployment(site: Site, facts: Facts, ref: str, *, release: str = "") -> Depl
         _slot_for(settings, facts),
         unchanged=same,
     )
+
+
+def renamed(plan: Deployment, release: str) -> Deployment:
+    """The same under another id, as all hosts of a fleet have one."""
+    if release == plan.release:
+        return plan
+    files = releases.private_files(
+        plan.site.settings,
+        plan.facts,
+        plan.layout,
+        plan.site.templates,
+        release=release,
+        key=plan.key,
+        env=plan.site.env,
+        local_settings=plan.site.local_settings,
+    )
+    return replace(plan, release=release, private=files, unchanged=False)
 
 
 def redeployment(site: Site, facts: Facts, release: str) -> Deployment:

@@ -18,6 +18,7 @@ from invoke.tasks import Task
 
 from fabdjango.configuration import Layer, resolve
 from fabdjango.escape import Redactor, Secret, Shell
+from fabdjango.fleet import Fleet
 from fabdjango.layout import layout_of
 from fabdjango.plan import Phase, Step
 from fabdjango.recipes import Site
@@ -92,6 +93,9 @@ class RecordingTransport:
     def release(self) -> None:
         """Nothing is held."""
 
+    def interrupt(self) -> None:
+        """Nothing takes long enough."""
+
     def _go_on(self, result: PhaseResult, listener: Listener, *, settled: bool = False) -> None:
         phase, result.status = result.phase, 0
         names = [step.name for step in phase.steps]
@@ -158,7 +162,17 @@ def runner(
     return Runner(site, transport, account or Account("deploy", "deploy"), report, dry)
 
 
-def call(task: Task[Any], target: Runner, **arguments: object) -> None:
-    """Run the function behind a task for ``target``, without Fabric and without turning errors into exit codes."""
+def call(task: Task[Any], *targets: Runner, **arguments: object) -> None:
+    """
+    Run the function behind a task for ``targets``, without Fabric and without turning errors into exit codes.
+
+    A task of a fleet takes them all, the first one as the primary; any other takes one.
+    """
     function: Any = inspect.unwrap(task.body)
+    if getattr(task, "is_of_fleet", False):
+        primary = targets[0]
+        fleet = Fleet(targets, primary.report, primary=primary.site.host, parallel=1, batch="1")
+        function(fleet, **arguments)
+        return
+    (target,) = targets
     function(target, **arguments)

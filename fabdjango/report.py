@@ -14,7 +14,7 @@ from fabdjango.plan import Phase, Put
 from fabdjango.script import Event, render_body
 from fabdjango.transport import StepResult
 
-__all__ = ["Report"]
+__all__ = ["Report", "difference", "printable"]
 
 
 class Report:
@@ -54,6 +54,9 @@ class Report:
         self._phase = phase.name
         self._titles = {label: step.title for label, step in phase.labelled.items()} | {"lock": "lock the site"}
         self._capture = {label for label, step in phase.labelled.items() if step.capture}
+
+    def end(self, *, ok: bool) -> None:
+        """The phase is over; of one host its steps have told it all."""
 
     def event(self, event: Event, step: StepResult | None) -> None:
         """Something that the running script said."""
@@ -119,10 +122,10 @@ class Report:
         if self._console is not None:
             from rich.text import Text
 
-            self._console.print(Text(_safe(text), style=style))
+            self._console.print(Text(printable(text), style=style))
             return
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        self._stream.write(_safe(text).encode(encoding, "replace").decode(encoding) + "\n")
+        self._stream.write(printable(text).encode(encoding, "replace").decode(encoding) + "\n")
         self._stream.flush()
 
     def _spin(self, text: str) -> None:
@@ -135,7 +138,7 @@ class Report:
             return
         from rich.text import Text
 
-        shown = Text(_safe(self.redactor.hide(f"[{self.host}] {self._phase} {text}")))
+        shown = Text(printable(self.redactor.hide(f"[{self.host}] {self._phase} {text}")))
         if self._status is None:
             self._status = self._console.status(shown)
             self._status.start()
@@ -176,6 +179,7 @@ def difference(put: Put, found: Any) -> list[str]:
     return [f"# mode {put.mode:o}", *lines]
 
 
-def _safe(text: str) -> str:
+def printable(text: str) -> str:
+    """``text`` without what would steer the terminal."""
     # What a server prints must not move the operator's cursor or recolour the terminal.
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)

@@ -52,30 +52,47 @@ class Runner:
         """
         self.report.begin(phase)
         result = self.transport.run(phase, self.account, self.report.event)
+        self.report.end(ok=result.status in (0, AWAITING))
         if result.status not in (0, AWAITING):
             raise self.error(result)
         return result
 
-    def activate(self, phase: Phase, tidy: Phase) -> None:
+    def settle(self, result: PhaseResult, tidy: Phase | None) -> None:
         """
-        Run a phase that gives the traffic to a release, confirm it, and run ``tidy`` in the same session.
+        Confirm an activation that waits for it, follow it to its end, and run ``tidy`` in the same session.
 
         Raises the error that fits; what was left undone is a warning, because the release serves.
         """
-        result = self.run(phase)
-        if result.status == AWAITING:
-            self.settle(result, tidy)
-
-    def settle(self, result: PhaseResult, tidy: Phase | None) -> None:
-        """Confirm an activation that waits for it, and follow it to its end."""
         step = activation.confirm(self.site.layout)
         ended, tidied = self.transport.settle(result, step, tidy, self.account, self.report.event, self.report.begin)
+        self.report.end(ok=ended.status in (0, KEPT))
         if ended.status == KEPT and ended.failed:
             self._warn(ended, "the release serves")
         elif ended.status != 0:
             raise self.error(ended)
         if tidied and tidied.status != 0:
             self._warn(tidied, "the release serves, old ones were not removed")
+
+    def take_back(self, result: PhaseResult) -> None:
+        """
+        Let an activation that waits to be confirmed go back to the release before, and follow it to its end.
+
+        Raises UnknownStateError if that is not how it ended.
+        """
+        step = activation.revert(self.site.layout)
+        ended, _ = self.transport.settle(result, step, None, self.account, self.report.event)
+        self.report.end(ok=ended.status == REVERTED)
+        if ended.status == REVERTED:
+            return
+        if ended.status in (0, KEPT):
+            target = self.site.target
+            raise UnknownStateError(
+                "the new release stays: somebody else has confirmed it",
+                host=self.site.host,
+                state="the new release serves",
+                cure=f"fab -H {target} status\nor back: fab -H {target} rollback",
+            )
+        raise self.error(ended)
 
     def _warn(self, result: PhaseResult, state: str) -> None:
         step = result.failed

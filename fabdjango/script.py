@@ -285,7 +285,18 @@ def render_script(
         out.append(f"trap 'exit {FAILED}' TERM HUP INT")
     if phase.lock:
         task = phase.lock.task or phase.name
-        out.append(take_lock(phase.lock, run=run, task=task, owner=owner, login=login, leased=leased, lease=lease))
+        out.append(
+            take_lock(
+                phase.lock,
+                run=run,
+                task=task,
+                owner=owner,
+                login=login,
+                leased=leased,
+                lease=lease,
+                detached=phase.record is not None,
+            )
+        )
     if phase.record:
         # Not before: while it waits for the locks, the steps that run are another deployment's.
         out.append(_ATTENDING.replace("STEPS_END", "steps_of_others end >/dev/null" if phase.lock else ":"))

@@ -18,7 +18,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,11 @@ from invoke.exceptions import Exit
 from invoke.tasks import Task
 
 from fabdjango import recipes
+from fabdjango.board import Board
 from fabdjango.configuration import Layer, Resolved, environment_layer, resolve
 from fabdjango.escape import Redactor, Secret
 from fabdjango.exceptions import ConfigError, FabdjangoError
+from fabdjango.fleet import Fleet
 from fabdjango.layout import layout_of
 from fabdjango.login import target_of
 from fabdjango.recipes import Site
@@ -40,7 +42,17 @@ from fabdjango.runner import Runner
 from fabdjango.settings import ROOT_KEY, Settings
 from fabdjango.transport import Account, DryTransport, FabricTransport, Transport
 
-__all__ = ["configuration", "host_task", "is_dry", "local_root", "own_settings", "plain_task", "runners"]
+__all__ = [
+    "configuration",
+    "fleet_of",
+    "fleet_task",
+    "host_task",
+    "is_dry",
+    "local_root",
+    "own_settings",
+    "plain_task",
+    "runners",
+]
 
 own_settings: contextvars.ContextVar[Layer | None] = contextvars.ContextVar("own_settings", default=None)
 """The settings that a collection of one site brings with it; above the files, below the environment."""
@@ -186,14 +198,61 @@ def runners(context: Context, redactor: Redactor, task: str = "") -> Iterator[Ru
     resolved = configuration(context, _name(context) if isinstance(context, fabric.Connection) else "")
     for connection in _connections(context, resolved):
         settings = configuration(context, _name(connection)).settings
-        account = _account(settings, str(connection.user))
-        site = _site(context, settings, _name(connection), target_of(connection), task, redactor)
-        report = Report(_name(connection), redactor, form=_form(settings), verbose=bool(context.config.run.echo))
-        transport: Transport = _transport(connection, settings)
-        dry = is_dry(context)
-        if dry:
-            transport = DryTransport(transport, functools.partial(report.show_phase, present={}))
-        yield Runner(site, transport, account, report, dry)
+        verbose = bool(context.config.run.echo)
+        report = Report(_name(connection), redactor, form=_form(settings), verbose=verbose)
+        yield _runner(context, connection, settings, report, task)
+
+
+def _runner(context: Context, connection: fabric.Connection, settings: Settings, report: Report, task: str) -> Runner:
+    account = _account(settings, str(connection.user))
+    site = _site(context, settings, _name(connection), target_of(connection), task, report.redactor)
+    transport: Transport = _transport(connection, settings)
+    dry = is_dry(context)
+    if dry:
+        transport = DryTransport(transport, functools.partial(report.show_phase, present={}))
+    return Runner(site, transport, account, report, dry)
+
+
+@contextlib.contextmanager
+def fleet_of(contexts: Sequence[Context], redactor: Redactor, task: str = "") -> Iterator[Fleet]:
+    """The fleet of the hosts that Fabric chose, or of the inventory; locks are let go of when this is over."""
+    context = contexts[0]
+    first = configuration(context, _name(context) if isinstance(context, fabric.Connection) else "")
+    connections = [connection for each in contexts for connection in _connections(each, first)]
+    resolved = {_name(each): configuration(context, _name(each)) for each in connections}
+    settings = first.settings
+    form, verbose = _form(settings), bool(context.config.run.echo)
+    board = Board(redactor, form=form, verbose=verbose)
+    reports: list[Report] = (
+        [board.report_of(_name(each)) for each in connections]
+        if len(connections) > 1
+        else [Report(_name(each), redactor, form=form, verbose=verbose) for each in connections]
+    )
+    members = [
+        _runner(context, connection, resolved[_name(connection)].settings, report, task)
+        for connection, report in zip(connections, reports, strict=True)
+    ]
+    fleet = Fleet(
+        members,
+        board if len(connections) > 1 else reports[0],
+        primary=_primary([_name(each) for each in connections], first),
+        parallel=settings.parallel,
+        batch=settings.activation.batch,
+    )
+    try:
+        yield fleet
+    finally:
+        fleet.release()
+        for report in reports:
+            report.close()
+        board.close()
+
+
+def _primary(names: Sequence[str], resolved: Resolved) -> str:
+    primaries = [name for name in names if "primary" in (resolved.hosts.get(name) or {}).get("roles", ())]
+    if len(names) > 1 and len(primaries) != 1:
+        raise ConfigError("which host is the primary?")
+    return primaries[0] if primaries else names[0]
 
 
 # --- tasks -------------------------------------------------------------------
@@ -240,6 +299,61 @@ def host_task(
 
         wrapped = _reporting_errors(functools.wraps(function)(body))
         return _as_task(wrapped, function, help, name)
+
+    return decorate
+
+
+def fleet_task(
+    *, help: Mapping[str, str] | None = None, name: str | None = None
+) -> Callable[[Callable[..., None]], Task[Any]]:
+    """
+    Make a task of a function whose first argument is the Fleet of all hosts.
+
+    Fabric calls a task's ``pre`` once, its body for each host, and its ``post``
+    once: so the body only gathers, and ``post`` does the work. Called from Python, the body does it at once.
+    """
+
+    def decorate(function: Callable[..., None]) -> Task[Any]:
+        def bound(layer: Layer | None) -> Task[Any]:
+            gathering: list[list[tuple[Context, tuple[Any, ...], dict[str, Any]]]] = []
+            called = name or function.__name__
+
+            def act(contexts: Sequence[Context], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                token = own_settings.set(layer)
+                try:
+                    _reporting_errors(on_all)(contexts, *args, **kwargs)
+                finally:
+                    own_settings.reset(token)
+
+            def on_all(contexts: Sequence[Context], redactor: Redactor, *args: Any, **kwargs: Any) -> None:
+                with fleet_of(contexts, redactor, called) as fleet:
+                    function(fleet, *args, **kwargs)
+
+            def begin(_c: Context) -> None:
+                gathering.append([])
+
+            def body(context: Context, *args: Any, **kwargs: Any) -> None:
+                if gathering:
+                    gathering[-1].append((context, args, kwargs))
+                else:
+                    act([context], args, kwargs)
+
+            def end(_c: Context) -> None:
+                calls = gathering.pop()
+                if calls:
+                    _, args, kwargs = calls[0]
+                    act([context for context, _, _ in calls], args, kwargs)
+
+            made = _as_task(functools.wraps(function)(body), function, help, name)
+            # Invoke leaves out a call that it takes for one that was made before: by name and code.
+            owner = f"{layer.source}: " if layer else ""
+            made.pre = [Task(begin, name=f"{owner}{called}, begin")]  # type: ignore[list-item]
+            made.post = [Task(end, name=f"{owner}{called}, end")]  # type: ignore[list-item]
+            made.is_of_fleet = True  # type: ignore[attr-defined]
+            made.bound = bound  # type: ignore[attr-defined]
+            return made
+
+        return bound(None)
 
     return decorate
 

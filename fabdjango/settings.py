@@ -117,7 +117,10 @@ class Django:
         pattern=r"([^:]+/)?[^/-][^/]*",
         form="the path of a file, without : in its folder and - before its name",
     )
-    migrate: Literal["once", "never"] = setting("Apply migrations in a deploy: once, or never.", "once")
+    migrate: Literal["once", "each", "never"] = setting(
+        "Apply migrations in a deploy: once, by the primary host; on each host, if each has a database of its own; or never.",
+        "once",
+    )
     collectstatic: Literal["auto", "always", "never"] = setting(
         "auto leaves it out, with a note, when STATIC_ROOT is not set.", "auto"
     )
@@ -246,6 +249,12 @@ class Activation:
         minimum=1,
     )
     drain: int = setting("Seconds that requests may wait for the old release before it is stopped.", 30, minimum=0)
+    batch: str = setting(
+        "Hosts that switch at once, after the primary by itself: a number, a part such as 25%, or all.",
+        "25%",
+        pattern=r"all|[1-9]\d{0,3}|[1-9]\d?%|100%",
+        form="a number from 1 on, a part such as 25%, or all",
+    )
 
 
 @dataclass(frozen=True)
@@ -269,6 +278,11 @@ class Health:
     static: str = setting("One static file to request too, as in the static tag, for instance css/site.css.", "")
     timeout: int = setting("Seconds in which the release must answer.", 60, minimum=1)
     consecutive: int = setting("Good answers in a row that make it healthy.", 3, minimum=1)
+    soak: int = setting(
+        "Seconds that the new release must go on answering before it gets the traffic, to find one that dies a little later.",
+        0,
+        minimum=0,
+    )
 
 
 @dataclass(frozen=True)
@@ -331,6 +345,7 @@ class Settings:
     slots: Literal["1", "2"] = setting(
         "2 starts the new release beside the old one; 1 is for hosts low on memory: requests wait while it starts.", "2"
     )
+    parallel: int = setting("Hosts that are worked on at once.", 20, minimum=1)
     lock_wait: int = setting("Seconds to wait for another deployment to end; 0 refuses at once.", 0, minimum=0)
     git: Git = setting("", Git())
     venv: Venv = setting("", Venv())

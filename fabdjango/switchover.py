@@ -40,7 +40,11 @@ def activate(plan: Deployment, found: DjangoFacts, event: str = "deploy", backwa
     """
     settings, facts, layout = plan.site.settings, plan.facts, plan.layout
     entry = _entry(plan, event)
-    first = () if facts.first_deploy_done or facts.current else releases.run_first(settings, layout, plan.path)
+    first = (
+        ()
+        if facts.first_deploy_done or facts.current or not plan.leads
+        else releases.run_first(settings, layout, plan.path)
+    )
     first_reversed = bool(backwards and backwards.first)
     reverse = [_reverse(plan, backwards)] if backwards else []
     arm = [activation.arm(layout, {**_record(plan, entry), "reversed": first_reversed})]
@@ -254,7 +258,7 @@ def _cleared(plan: Deployment, slot: str) -> tuple[Step, ...]:
 
 
 def _migrates(plan: Deployment, found: DjangoFacts) -> bool:
-    return plan.site.settings.django.migrate == "once" and bool(found.migrations)
+    return plan.leads and plan.site.settings.django.migrate != "never" and bool(found.migrations)
 
 
 def _migrate(plan: Deployment, entry: Mapping[str, object], found: DjangoFacts) -> tuple[Step, ...]:

@@ -56,13 +56,14 @@ _PORTABLE_SIGNALS = frozenset(
 
 class EmbeddedServer:
     """
-    An SSH server on 127.0.0.1, running in a thread of its own.
+    An SSH server on a loopback address, running in a thread of its own.
 
     home: the directory where sessions start and that HOME names; made if it is missing.
     port: the TCP port to listen on; 0 takes a free one.
     keys: a directory for the host key and the client key. Keys found there are used, missing ones are made, so that the server
         keeps its identity over restarts. Without it, keys are fresh at every start and deleted at stop.
     environ: variables for every command, on top of the clean environment of a non-login shell.
+    address: the IP address to listen on, of 127.0.0.0/8.
     latency: seconds that everything is held back in each direction; a round trip takes twice as long.
 
     Only `user` is let in, and only with the key in `client_key_path`.
@@ -71,7 +72,7 @@ class EmbeddedServer:
     terminal is hung up on.
     """
 
-    address: str = "127.0.0.1"
+    address: str
     """The IP address to connect to."""
     port: int
     """The TCP port; known once started, and the same when started again."""
@@ -95,8 +96,10 @@ class EmbeddedServer:
         port: int = 0,
         keys: Path | str | None = None,
         environ: Mapping[str, str] | None = None,
+        address: str = "127.0.0.1",
         latency: float = 0.0,
     ) -> None:
+        self.address = address
         self.home = Path(home).absolute()
         self.port = port
         self.user = _login_name()

@@ -152,6 +152,14 @@ class Transport(Protocol):
         """Let go of the lock that a phase with ``hold`` has won; nothing to do is not an error."""
         ...
 
+    def interrupt(self) -> None:
+        """
+        Ctrl-C, told by another thread: a phase that may end at any time ends, and no other begins.
+
+        A switch goes on to its end; the second time it is no longer watched.
+        """
+        ...
+
     def interact(self, command: Shell) -> int:
         """Run ``command`` with a terminal of its own; its exit status."""
         ...
@@ -383,6 +391,10 @@ class FabricTransport:
         self._may_ask = may_ask
         self._lease: _Lease | None = None
         self._leased: set[str] = set()
+        self._phase: Phase | None = None
+        self._channel: Any = None
+        self._warned = False
+        self._called_off = False
 
     def run(self, phase: Phase, account: Account, listener: Listener) -> PhaseResult:
         """
@@ -478,13 +490,31 @@ class FabricTransport:
         pause = os.environ.get(PAUSE_VARIABLE, "")
         return render_script(phase, run=run, owner=account.owner, login=account.login, leased=leased, pause=pause)
 
+    def interrupt(self) -> None:
+        """What may end at any time ends, by closing its session; a switch only the second time."""
+        if self._phase and self._phase.record and not self._warned:
+            self._warned = True
+            return
+        self._called_off = True
+        channel = self._channel
+        if channel is not None:
+            with contextlib.suppress(OSError, EOFError, ssh_exception.SSHException):
+                channel.close()
+
     @contextlib.contextmanager
     def _interruptible(self, phase: Phase) -> Iterator[None]:
+        self._phase = phase
         try:
+            if self._called_off:
+                raise KeyboardInterrupt  # noqa: TRY301 - as if it came now
             yield
+            if self._called_off:
+                raise KeyboardInterrupt  # noqa: TRY301
         except KeyboardInterrupt:
             self.release()
             raise _interrupted(self.connection, phase) from None
+        finally:
+            self._phase = self._channel = None
 
     def _converse(
         self,
@@ -507,6 +537,7 @@ class FabricTransport:
             return -1
         with contextlib.ExitStack() as stack:
             stack.callback(channel.close)
+            self._channel = channel
             try:
                 text = script.encode()
                 channel.exec_command(bootstrap(text))
@@ -566,7 +597,7 @@ class FabricTransport:
         return result
 
     def _log_in_again(self, give_up: float) -> bool:
-        while time.monotonic() < give_up:
+        while time.monotonic() < give_up and not self._called_off:
             with contextlib.suppress(Exception):
                 self.connection.close()
             try:
@@ -631,6 +662,10 @@ class DryTransport:
     def release(self) -> None:
         """Pass it on."""
         self._real.release()
+
+    def interrupt(self) -> None:
+        """Pass it on."""
+        self._real.interrupt()
 
     def interact(self, command: Shell) -> int:
         """Print the command."""

@@ -26,6 +26,7 @@ _PURE = {"settings", "layout", "facts", "render", "onhost"} | _VALUES
 _DECIDED = _PURE | {"commands", "recipes", "switchover"}
 _RUNNING = {"configuration", "locking", "script", "detached", "login", "transport", "report", "diagnosis"}
 _HOST = {"runner", "surveying"}
+_WHOLE = {"fleet", "rollout", "deploying", "returning"}
 ROOMS: dict[str, set[str]] = {
     "exceptions": set(),
     "version": set(),
@@ -47,15 +48,22 @@ ROOMS: dict[str, set[str]] = {
     "login": {"escape", "settings"},
     "transport": {"login", "script", "detached", "settings"} | _VALUES,
     "report": {"script", "transport"} | _VALUES,
-    "recording": {"runner"} | _RUNNING | _DECIDED,
+    "recording": {"runner", "fleet"} | _RUNNING | _DECIDED,
     "runner": _RUNNING | _DECIDED,
     "surveying": {"runner"} | _RUNNING | _DECIDED,
-    "fleet": _HOST | _RUNNING | _DECIDED,
-    "operations": {"fleet", "locking"} | _HOST | _RUNNING | _DECIDED,
+    "board": {"report", "script", "transport"} | _VALUES,
+    "fleet": {"runner"} | _RUNNING | _DECIDED,
+    "rollout": {"fleet"} | _HOST | _RUNNING | _DECIDED,
+    "deploying": {"fleet", "rollout"} | _HOST | _RUNNING | _DECIDED,
+    "returning": {"fleet", "rollout", "deploying"} | _HOST | _DECIDED,
+    "overview": {"fleet", "board"} | _HOST | _DECIDED,
+    "operations": {"locking"} | _WHOLE | _HOST | _RUNNING | _DECIDED,
     "programs": {"operations"} | _HOST | _DECIDED,
     "webserver": _HOST | _DECIDED,
-    "session": {"fleet"} | _HOST | _RUNNING | _DECIDED,
-    "namespaces": {"operations", "programs", "webserver", "session", "fleet", "commands", "settings"} | _HOST,
+    "session": {"fleet", "board"} | _HOST | _RUNNING | _DECIDED,
+    "namespaces": {"operations", "programs", "webserver", "overview", "session", "commands", "settings"}
+    | _WHOLE
+    | _HOST,
     "collection": {"namespaces", "session", "configuration"},
     "testing": {"transport", "recording"},
     "fabdjango": {"collection", "version"},
@@ -66,7 +74,7 @@ GUESTS = {
     "paramiko": {"login", "transport"},
     "invoke": {"session", "collection", "namespaces", "recording"},
     "jinja2": {"render"},
-    "rich": {"report"},
+    "rich": {"report", "board"},
     "asyncssh": {"testing"},
 }
 

@@ -134,12 +134,25 @@ def _become(layout: Layout, state: str) -> Shell:
     )
 
 
+_LONGEST = 4 * 3600
+"""Seconds that a host waits for a deployer that lives but has its hands full with others."""
+
+
 def await_word(layout: Layout, seconds: int) -> Step:
-    """Wait until the deployer has confirmed; without a word in time, revert."""
+    """
+    Wait until the deployer has confirmed; revert if it has not ``seconds`` after it was last there.
+
+    It is there while it holds the lock of the deployment, which goes with its process or its link.
+    """
     armed, confirmed = state_file(layout, "armed"), state_file(layout, "confirmed")
     body = block(
         raw(f"report await {seconds}"),
-        raw(f"n=0; while [ -e {quote_path(armed)} ] && [ $n -lt {seconds * 20} ]; do n=$((n + 1)); sleep 0.05; done"),
+        raw("n=0 alone=0"),
+        raw(f"while [ -e {quote_path(armed)} ] && [ $alone -lt {seconds * 20} ] && [ $n -lt {_LONGEST * 20} ]; do"),
+        # Its lock is looked at once a second.
+        raw(f"  [ $((n % 20)) != 0 ] || gone=$(flock -ns {quote_path(layout.lock)} echo 1 || :)"),
+        raw("  n=$((n + 1)) alone=$((gone ? alone + 1 : 0)); sleep 0.05"),
+        raw("done"),
         # One rename decides, ours or the deployer's; whose it was, the file that is there now says.
         raw(f"mv -T -- {quote_path(armed)} {quote_path(state_file(layout, 'reverting'))} 2>/dev/null && why=1 || why="),
         raw(f'[ -z "$why" ] || refuse "nobody confirmed within {seconds} s"'),

@@ -25,6 +25,7 @@ __all__ = [
     "check_shared",
     "clear_leftovers",
     "complete",
+    "counter",
     "early_hook",
     "fingerprint_of",
     "hook",
@@ -53,6 +54,12 @@ _ID = re.compile(r"\d+-[0-9a-f]{12}")
 def new_id(facts: Facts, sha: str) -> str:
     """``<counter>-<sha12>``: the order of releases is the counter's, never a clock's."""
     return f"{facts.highest + 1}-{sha[:12]}"
+
+
+def counter(release: str) -> int:
+    """The number that orders releases; 0 for a folder of somebody else's."""
+    number = release.partition("-")[0]
+    return int(number) if number.isdigit() else 0
 
 
 def read_id(text: str) -> str:
@@ -319,6 +326,7 @@ def ask_health(
     asked = {**how_to_ask(settings, layout), **(how or {})}
     if slot:
         asked["bind"] = f"unix:{layout.private_socket(slot)}"
+        asked |= {"soak": settings.health.soak, "recycles": settings.gunicorn.max_requests > 0}
     else:
         asked["workers"] = 1
     return Step(

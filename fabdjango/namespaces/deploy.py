@@ -6,9 +6,10 @@ import sys
 
 from invoke.context import Context
 
-from fabdjango import fleet, operations
+from fabdjango import deploying, operations, overview, returning
+from fabdjango.fleet import Fleet
 from fabdjango.runner import Runner
-from fabdjango.session import configuration, host_task, plain_task
+from fabdjango.session import configuration, fleet_task, host_task, plain_task
 from fabdjango.settings import setting_rows
 
 __all__ = [
@@ -28,59 +29,76 @@ __all__ = [
 _WAIT = {"wait": "Seconds to wait for another deployment to end; lock_wait of the settings if 0."}
 
 
-@host_task(
+@fleet_task(
     help={
         "commit": "Branch, tag, or short or full commit; the branch of the settings if empty.",
         "resume": "Bring to its end what a deployment left that was cut off, and deploy nothing new.",
         "allow_migrations": "Apply migrations that the release that serves cannot live with.",
+        "skip_unreachable": "Go on without hosts that cannot be reached, and name them.",
+        "catch_up": "Deploy nothing new: bring hosts that were left out to what most of them serve.",
         **_WAIT,
     }
 )
 def deploy(
-    runner: Runner, commit: str = "", resume: bool = False, allow_migrations: bool = False, wait: int = 0
+    fleet: Fleet,
+    commit: str = "",
+    resume: bool = False,
+    allow_migrations: bool = False,
+    skip_unreachable: bool = False,
+    catch_up: bool = False,
+    wait: int = 0,
 ) -> None:
     """
-    Bring a commit onto the host and let it serve.
+    Bring a commit onto the hosts and let it serve.
 
     A release is made ready beside the one that serves and started in the idle
     slot; it gets the traffic once every worker has answered a health check. The
     old one finishes its requests and stops. If the new one does not answer, or
     this command dies half-way, the old one goes on or is put back, by the host
-    itself. A second deploy of the same commit changes nothing and says so.
+    itself. Of many hosts, the primary switches first, then the others in
+    batches; if one fails, all go back. A second deploy of the same commit
+    changes nothing and says so.
 
-    Exit code: 0 the new release serves, 1 nothing was changed, 2 unknown, look
-    with status, 3 the old release was put back. With fab --dry nothing is
-    written, and everything that would run is printed.
+    Exit code: 0 the new release serves, 1 nothing was changed, 2 unknown or
+    mixed, look with status, 3 the old release was put back. With fab --dry
+    nothing is written, and everything that would run is printed.
     """
-    operations.wait_for_lock(runner, wait)
-    ref = commit or runner.site.settings.branch
+    operations.wait_for_lock(fleet, wait)
+    how = {"allow_migrations": allow_migrations, "skip_unreachable": skip_unreachable, "catch_up": catch_up}
     if resume:
-        operations.resume(runner)
-    elif runner.dry:
-        fleet.show_deploy(runner, ref)
+        operations.resume(fleet)
     else:
-        fleet.deploy(runner, ref, allow_migrations=allow_migrations)
+        deploying.deploy(fleet, commit, **how)
 
 
-@host_task(
+@fleet_task(
     help={
         "to": "Id of a release; the last other one that served if empty.",
         "migrations": "Reverse the migrations that the older release does not know, with the newer code.",
         "code_only": "Go back although the older release lacks migrations that were applied.",
+        "skip_unreachable": "Go on without hosts that cannot be reached, and name them.",
         **_WAIT,
     }
 )
-def rollback(runner: Runner, to: str = "", migrations: bool = False, code_only: bool = False, wait: int = 0) -> None:
+def rollback(
+    fleet: Fleet,
+    to: str = "",
+    migrations: bool = False,
+    code_only: bool = False,
+    skip_unreachable: bool = False,
+    wait: int = 0,
+) -> None:
     """
     Let the release that served before serve again.
 
     Which one that is, the journal says, not the age of a folder; a release that
     never answered is not chosen. It goes through the same slots and the same
-    questions as a deploy. If migrations were applied that it lacks, it is
-    refused and they are named, each with whether it can be reversed.
+    questions as a deploy, on many hosts all or none. If migrations were applied
+    that it lacks, it is refused and they are named, each with whether it can be
+    reversed.
     """
-    operations.wait_for_lock(runner, wait)
-    operations.rollback(runner, to, migrations=migrations, code_only=code_only)
+    operations.wait_for_lock(fleet, wait)
+    returning.rollback(fleet, to, migrations=migrations, code_only=code_only, skip_unreachable=skip_unreachable)
 
 
 @host_task(help=_WAIT)
@@ -91,7 +109,7 @@ def restart(runner: Runner, wait: int = 0) -> None:
     It is started in the idle slot and gets the traffic once it answers, as in a
     deploy; then the other programs of the site are restarted.
     """
-    operations.wait_for_lock(runner, wait)
+    operations.wait_for_lock(Fleet([runner], runner.report), wait)
     operations.restart_site(runner)
 
 
@@ -146,14 +164,19 @@ def unlock(runner: Runner, force: bool = False) -> None:
     operations.unlock(runner, force=force)
 
 
-@host_task()
-def status(runner: Runner) -> None:
+@fleet_task()
+def status(fleet: Fleet) -> None:
     """
     Show the release that serves, its programs, and the others.
 
-    Only reads. The exit code is 1 if the site does not answer.
+    Only reads. Of many hosts, a line each: who serves something else, or with
+    another configuration, who does not answer, who cannot be reached. The exit
+    code is 1 if a site does not answer, or serves something else than most.
     """
-    operations.status(runner)
+    if fleet.alone:
+        operations.status(fleet.members[0].runner)
+    else:
+        overview.status(fleet)
 
 
 @host_task(help={"commit": "What would be deployed; the branch of the settings if empty."})

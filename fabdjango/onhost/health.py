@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import socket
+import struct
 import sys
 import threading
 import time
@@ -16,6 +17,8 @@ try:
 except (OSError, ValueError):
     DJANGO = {}
 HOST = P["host"] or DJANGO.get("host") or "localhost"
+SOAK = P.get("soak", 0)
+masters = set()
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -25,6 +28,8 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(P["bind"][len("unix:") :])
+        # Whoever called listen: gunicorn's first process, however often it is started again.
+        masters.add(struct.unpack("3i", self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
 
 
 def connection():
@@ -190,18 +195,25 @@ good = 0
 heard = set()
 since_good = 0.0
 why = "it was not asked"
+soaking = False
 while True:
-    # One after the other until the first good answer, then all workers at once.
-    answers = round_of(P["workers"]) if good and P["workers"] > 1 else [asked()]
+    # One after the other until the first good answer, then all workers at once, then one by one to see whether it stays.
+    answers = round_of(P["workers"]) if good and P["workers"] > 1 and not soaking else [asked()]
     bad = [answer for answer in answers if answer[0]]
     now = time.monotonic()
+    if good and not bad and len(masters) > 1:
+        bad = [("it died %.0f s after its first answer, and was started again" % (now - since_good), True, "")]
+    elif soaking and not bad and not P["recycles"] and len(heard | {answers[0][2]} - {""}) > P["workers"]:
+        bad = [("a worker died within %.0f s of the first answer" % (now - since_good), True, "")]
     if bad:
         why, may_change, _ = bad[0]
         good = 0
+        soaking = False
         heard.clear()
+        masters.clear()
         # A worker that just started may answer once with an error; three times is its opinion.
         strikes = 0 if may_change else strikes + 1
-        if strikes >= 3 or now - began > P["timeout"]:
+        if strikes >= 3 or now - began > P["timeout"] + SOAK:
             print(why)
             sys.exit(1)
         time.sleep(0.2 if now - began < 5 else 1)
@@ -212,7 +224,9 @@ while True:
     heard |= {answer[2] for answer in answers if answer[2]}
     # The kernel chooses who takes a connection, and may never choose one that is idle: 5 s are enough of a chance.
     if good >= P["consecutive"] and (len(heard) >= P["workers"] or not heard or now - since_good > 5):
-        break
-    time.sleep(0.02)
+        if now - since_good >= SOAK:
+            break
+        soaking = True
+    time.sleep(0.2 if soaking else 0.02)
 workers = "" if len(heard) < 2 else ", %d of %d workers" % (len(heard), P["workers"])
 print("%s serves on %s%s" % (P["release"], P["bind"], workers))

@@ -131,7 +131,11 @@ def test_await_word() -> None:
     assert shown(activation.await_word(LAYOUT, 60)) == shell("""
         # await: the deployer confirms
         report await 60
-        n=0; while [ -e '/srv/it'"'"'s here/run/activation.armed' ] && [ $n -lt 1200 ]; do n=$((n + 1)); sleep 0.05; done
+        n=0 alone=0
+        while [ -e '/srv/it'"'"'s here/run/activation.armed' ] && [ $alone -lt 1200 ] && [ $n -lt 288000 ]; do
+          [ $((n % 20)) != 0 ] || gone=$(flock -ns '/srv/it'"'"'s here/run/lock' echo 1 || :)
+          n=$((n + 1)) alone=$((gone ? alone + 1 : 0)); sleep 0.05
+        done
         mv -T -- '/srv/it'"'"'s here/run/activation.armed' '/srv/it'"'"'s here/run/activation.reverting' 2>/dev/null && why=1 || why=
         [ -z "$why" ] || refuse "nobody confirmed within 60 s"
         [ -e '/srv/it'"'"'s here/run/activation.confirmed' ] || refuse "the deployer wants the release before back"

@@ -80,7 +80,11 @@ def spoil(stage: Stage, name: str) -> str:
 def refused(stage: Stage, name: str) -> list[str]:
     """Deploy a broken release; what is wrong with how it was taken."""
     broken, codes = BROKEN[name]
-    stage.configure(health={"timeout": 8}, django={"timeout": 20}, activation={"confirm": 10, "drain": 5})
+    stage.configure(
+        health={"timeout": 8, "soak": 7 if name == "dies after 5 s" else 0},
+        django={"timeout": 20},
+        activation={"confirm": 10, "drain": 5},
+    )
     release = stage.shop.next_broken(broken) if broken.files else stage.shop.next()
     old = stage.site.serving()
     mend = spoil(stage, name)

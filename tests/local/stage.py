@@ -92,7 +92,14 @@ class Stage:
     kernel takes 107 bytes for the name of a socket.
     """
 
-    def __init__(self, tools: Tools, *, root: str = "shop", environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        *,
+        root: str = "shop",
+        environ: Mapping[str, str] | None = None,
+        **server: Any,
+    ) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="fd", dir="/tmp"))
         self.base.chmod(0o755)
         self.home = self.base / "h"
@@ -111,6 +118,7 @@ class Stage:
                 "UV_CACHE_DIR": str(tools.cache),
                 **(environ or {}),
             },
+            **server,
         ).start()
         (self.operator / "fabfile.py").write_text("from fabdjango import ns\n", encoding="utf-8")
         self.settings: dict[str, Any] = {

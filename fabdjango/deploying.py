@@ -1,0 +1,307 @@
+"""A deployment from survey to verdict: which phase follows, on every host of a fleet at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from fabdjango import recipes, rollout, switchover
+from fabdjango.commands import release as releases
+from fabdjango.exceptions import ConnectError, FabdjangoError, StepFailedError
+from fabdjango.facts import DjangoFacts, Migration, read_django
+from fabdjango.fleet import Fleet, Member
+from fabdjango.plan import Phase
+from fabdjango.recipes import Deployment
+from fabdjango.runner import Runner
+from fabdjango.surveying import begun, look, look_from_outside
+
+__all__ = ["deploy", "gather", "one_id", "prepared"]
+
+_MANY = 20
+"""More migrations than this are told by app."""
+
+
+def deploy(
+    fleet: Fleet, ref: str, *, allow_migrations: bool = False, skip_unreachable: bool = False, catch_up: bool = False
+) -> None:
+    """
+    Bring every host to ``ref`` (the branch of the settings, if empty), under one id; says the verdict as its last line.
+
+    In a dry run it only shows what would run. With ``catch_up`` nothing new is deployed: hosts that do not serve what
+    most of them do are brought to that. Raises FabdjangoError (1: nothing
+    changed), RevertedError (3) or UnknownStateError (2), of many hosts a FleetError with one of these codes.
+    """
+    ref = ref or fleet.members[0].runner.site.settings.branch
+    if fleet.dry:
+        for member in fleet.members:
+            _show(member.runner, ref)
+        return
+    gather(fleet, ref, skip_unreachable=skip_unreachable)
+    release, ref = _of_the_others(fleet) if catch_up else ("", ref)
+    if fleet.leader is None:
+        _same_commit(fleet)
+    fleet.need(fleet.each(lambda member: _plan(member, ref)), "what shall be deployed cannot be")
+    _subject(fleet)
+    _one_id_for_all(fleet, release)
+    fleet.each(_answers)
+    if all(each.serves for each in fleet.members):
+        _done(fleet, "unchanged", " already, and answers")
+        return
+    moving = [each for each in fleet.members if not each.serves]
+    fleet.need(fleet.each(_prepare, moving), "the release could not be made ready")
+    _tell_migrations(fleet, moving)
+    if not allow_migrations:
+        _refuse_unsafe(fleet, moving)
+    rollout.switch(fleet, "deploy")
+    _done(fleet, "deployed", "")
+
+
+def gather(fleet: Fleet, ref: str, *, fetch: bool = True, skip_unreachable: bool = False) -> None:
+    """
+    Log in everywhere, take every host's lock, bring to an end what an earlier deployment left, and learn the facts.
+
+    The primary comes first: of two deployments that begin at once, one gets no lock at all, and ``ref`` is what it is
+    there, though somebody pushes meanwhile. A host that cannot be reached is refused, or left out if that is wanted.
+    """
+    chosen = ref
+
+    def begin(member: Member) -> None:
+        member.facts = begun(member.runner, chosen, fetch=fetch)
+
+    first = [each for each in fleet.members if each.leads]
+    failed = fleet.each(begin, first)
+    if not failed or all(isinstance(each.error, ConnectError) for each in failed):
+        chosen = next((each.facts.sha for each in first if each.facts.sha), ref)
+        failed += fleet.each(begin, [each for each in fleet.members if not each.leads])
+    away = [each for each in failed if isinstance(each.error, ConnectError)]
+    if skip_unreachable and away and len(away) < len(fleet.members):
+        for each in away:
+            fleet.tell.say(f"{each.host} is skipped: {each.error}", style="yellow")
+        fleet.skip(away)
+        failed = [each for each in failed if each not in away]
+    if failed and len(away) == len(failed) and not fleet.alone:
+        message = f"{len(away)} of {len(fleet.members)} hosts cannot be reached"
+        cure = "mend them, or go on without them: fab … deploy --skip-unreachable\nthey are brought up later by: fab deploy --catch-up"
+        raise fleet.verdict(message, state="nothing was changed on any host", exit_code=1, cure=cure)
+    fleet.need(failed, "they cannot be deployed to")
+
+
+# --- which commit, which id ----------------------------------------------------
+
+
+def _same_commit(fleet: Fleet) -> None:
+    """Without a primary that was asked first, a push may have come in between two hosts: all look at what the first one found."""
+    chosen = fleet.members[0].facts.sha
+
+    def look_again(member: Member) -> None:
+        member.facts = look(member.runner, chosen)
+
+    others = [each for each in fleet.members if chosen and each.facts.sha != chosen]
+    fleet.need(fleet.each(look_again, others), f"they cannot be asked for {chosen}")
+
+
+def _of_the_others(fleet: Fleet) -> tuple[str, str]:
+    """The release that most hosts serve, and its commit; of two that as many serve, the primary's."""
+    served = Counter(each.facts.current for each in fleet.members if each.facts.current)
+    if not served:
+        raise FabdjangoError("no host serves a release that the others could catch up with", cure="run deploy")
+    leader = fleet.leader.facts.current if fleet.leader else ""
+    release = max(served, key=lambda each: (served[each], each == leader, releases.counter(each)))
+    marker = next(each.facts.current_marker for each in fleet.members if each.facts.current == release)
+    sha = str(marker.get("commit", ""))
+    fleet.tell.say(f"{served[release]} of {len(fleet.members)} hosts serve {release}")
+
+    def look_at(member: Member) -> None:
+        member.facts = look(member.runner, sha, fetch=False)
+
+    fleet.need(fleet.each(look_at), f"they cannot be asked for {release}")
+    return release, sha
+
+
+def _plan(member: Member, ref: str) -> None:
+    plan = recipes.deployment(member.runner.site, member.facts, ref)
+    member.plan = replace(plan, leads=member.leads or _own_database(member))
+
+
+def _own_database(member: Member) -> bool:
+    return member.runner.site.settings.django.migrate == "each"
+
+
+def _subject(fleet: Fleet) -> None:
+    first = (fleet.leader or fleet.members[0]).planned
+    fleet.tell.say(f"{first.sha[:12]} {first.facts.subject.partition(' ')[2]}".rstrip())
+
+
+def _one_id_for_all(fleet: Fleet, given: str) -> None:
+    plans = [each.planned for each in fleet.members]
+    if given:
+        # What serves it already is left as it is, whatever fabric.yaml says by now.
+        for member in fleet.members:
+            member.serves = member.facts.current == given
+            member.plan = recipes.renamed(member.planned, given)
+        return
+    chosen = one_id(plans)
+    different = sorted({plan.facts.current for plan in plans if plan.unchanged} - {chosen})
+    if different:
+        fleet.tell.say(f"hosts serve this commit under different ids ({', '.join(different)}): all get {chosen}")
+    for member in fleet.members:
+        member.plan = recipes.renamed(member.planned, chosen)
+        member.serves = member.planned.unchanged
+
+
+def one_id(plans: list[Deployment]) -> str:
+    """
+    The id that every host's release gets.
+
+    It is the one that hosts serve this very commit and configuration under, if
+    they agree and no other host has something else of that name; else a new
+    one, above all that any host has ever had: the order of releases is the counter's, whatever clocks say.
+    """
+    reused = {plan.release for plan in plans if plan.release == plan.facts.current}
+    if len(reused) == 1:
+        (release,) = reused
+        markers = [(plan, plan.facts.releases.get(release)) for plan in plans]
+        if all(not marker or marker.get("fingerprint") == plan.fingerprint for plan, marker in markers):
+            return release
+    highest = max(plan.facts.highest for plan in plans)
+    return f"{highest + 1}-{plans[0].sha[:12]}"
+
+
+# --- phases ---------------------------------------------------------------------
+
+
+def _answers(member: Member) -> None:
+    if not member.serves:
+        return
+    try:
+        member.runner.run(recipes.confirm(member.planned))
+    except StepFailedError:
+        member.runner.report.say("the release is current but does not answer: it is started again")
+        member.serves = False
+
+
+def _prepare(member: Member) -> None:
+    member.found = prepared(member.runner, member.planned, recipes.prepare(member.planned))
+
+
+def prepared(runner: Runner, plan: Deployment, phase: Phase) -> DjangoFacts:
+    """Run the phase that completes a release, unless it is complete, and tell what Django said."""
+    if plan.facts.releases.get(plan.release):
+        # Only its programs, their file or the symlink are not as they should be.
+        return DjangoFacts()
+    result = runner.run(phase)
+    if runner.dry:
+        return recipes.ANY_MIGRATION
+    step = next((each for each in result.steps if each.name == "check" and each.output.strip()), None)
+    found = read_django(step.output if step else "")
+    for note in found.notes:
+        runner.report.say(f"  note: {note}")
+    for message in found.checks:
+        runner.report.say(f"  check: {' '.join(message.split())}")
+    return found
+
+
+# --- migrations -----------------------------------------------------------------
+
+
+def _tell_migrations(fleet: Fleet, moving: list[Member]) -> None:
+    """Say what is to be applied, and by whom; refuse what nobody here would apply."""
+    if _never(fleet):
+        return
+    applied = {_name(each) for member in moving if member.planned.leads for each in member.found.migrations}
+    for member in moving:
+        left = [_name(each) for each in member.found.migrations if _name(each) not in applied]
+        if left:
+            missing = (
+                "the primary, which does it, is not among these hosts"
+                if not fleet.leader
+                else f"not on the primary, {fleet.leader.host}"
+            )
+            raise FabdjangoError(
+                f"migrations are to be applied on {member.host} ({', '.join(left[:5])}), and {missing}",
+                state="nothing that serves was touched on any host",
+                cure="deploy to the primary too: it is the host with the role primary\n"
+                "or, if every host has a database of its own: django: {migrate: each}",
+            )
+    for member in moving:
+        if member.planned.leads:
+            for line in migration_lines(member.found):
+                (fleet.tell if member.leads else member.runner.report).say(f"  {line}")
+
+
+def _never(fleet: Fleet) -> bool:
+    return fleet.members[0].runner.site.settings.django.migrate == "never"
+
+
+def _name(migration: Migration) -> str:
+    return f"{migration.app}.{migration.name}"
+
+
+def _refuse_unsafe(fleet: Fleet, moving: list[Member]) -> None:
+    """Stop before a migration that a release that serves cannot live with; on a first deploy none serves."""
+    serving = next((each.facts.current for each in fleet.members if each.facts.current), "")
+    if _never(fleet) or not serving:
+        return
+    for member in moving:
+        if member.planned.leads:
+            _refuse_unsafe_on(member, serving)
+
+
+def _refuse_unsafe_on(member: Member, serving: str) -> None:
+    allowed = member.runner.site.settings.django.allow_migrations
+    unsafe = [each for each in member.found.migrations if each.unsafe and _name(each) not in allowed]
+    if not unsafe:
+        return
+    names = ", ".join(map(_name, unsafe))
+    raise StepFailedError(
+        f"{len(unsafe)} of the migrations would break the release that serves, {serving}, until the new one has the traffic",
+        host=member.host,
+        output="\n".join(line for each in unsafe for line in each.unsafe),
+        state="no migration was applied, nothing that serves was touched",
+        cure="split the change in two deploys: first code that can live with both, then the migration\n"
+        f"or, if a short breakage is fine: fab … deploy --allow-migrations\n"
+        f"or for good, in fabric.yaml under fabdjango: django: allow_migrations: [{names}]",
+    )
+
+
+def migration_lines(found: DjangoFacts) -> list[str]:
+    """A line a migration; where there are very many, as on a first deploy, a line an app."""
+    if len(found.migrations) <= _MANY:
+        return [
+            f"migration {each.app}.{each.name}: " + ("; ".join(each.operations) or "no operations")
+            for each in found.migrations
+        ]
+    apps: dict[str, list[str]] = {}
+    for each in found.migrations:
+        apps.setdefault(each.app, []).append(each.name)
+    return [f"migrations of {app}: {len(names)}, up to {max(names)}" for app, names in apps.items()]
+
+
+# --- the last line ----------------------------------------------------------------
+
+
+def _done(fleet: Fleet, word: str, more: str) -> None:
+    release = fleet.members[0].planned.release
+    done(fleet, word, release, more)
+
+
+def done(fleet: Fleet, word: str, release: str, more: str = "") -> None:
+    """The verdict in one line; which hosts were left out, if any."""
+    where = fleet.members[0].host if fleet.alone else f"{len(fleet.members)} hosts"
+    left_out = ", ".join(each.host for each in fleet.skipped)
+    skipped = f"; skipped: {left_out} (later: fab deploy --catch-up)" if left_out else ""
+    fleet.tell.say(f"{word}: {release} serves on {where}{more}{skipped}", style="bold green")
+
+
+def _show(runner: Runner, ref: str) -> None:
+    """Print what a deploy of ``ref`` would run; the host is read and nothing is written anywhere."""
+    report = runner.report
+    facts = look_from_outside(runner, ref)
+    plan = recipes.deployment(runner.site, facts, ref)
+    report.show_phase(recipes.survey(runner.site, ref), dict(facts.managed))
+    if plan.unchanged:
+        report.say(f"\n{plan.release} is current already; a deploy would only ask it", style="bold")
+        return
+    for phase in (recipes.prepare(plan), switchover.activate(plan, recipes.ANY_MIGRATION), recipes.tidy(plan)):
+        report.show_phase(phase, dict(facts.managed))
+    report.say("\nnothing was written: this was a dry run", style="bold")

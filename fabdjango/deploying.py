@@ -13,7 +13,7 @@ from fabdjango.fleet import Fleet, Member
 from fabdjango.plan import Phase
 from fabdjango.recipes import Deployment
 from fabdjango.runner import Runner
-from fabdjango.surveying import begun, look, look_from_outside
+from fabdjango.surveying import begun, look, look_from_outside, show_sending
 
 __all__ = ["deploy", "gather", "one_id", "prepared"]
 
@@ -299,6 +299,7 @@ def _show(runner: Runner, ref: str) -> None:
     facts = look_from_outside(runner, ref)
     plan = recipes.deployment(runner.site, facts, ref)
     report.show_phase(recipes.survey(runner.site, ref), dict(facts.managed))
+    show_sending(runner, facts, ref)
     if plan.unchanged:
         report.say(f"\n{plan.release} is current already; a deploy would only ask it", style="bold")
         return

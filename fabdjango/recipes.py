@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from fabdjango import onhost
 from fabdjango.commands import django, git, gunicorn, managers, nginx, static, venv
@@ -35,6 +35,7 @@ __all__ = [
     "confirm",
     "deployment",
     "prepare",
+    "receive",
     "redeployment",
     "renamed",
     "survey",
@@ -74,6 +75,15 @@ class Site:
     token: str = ""
     env: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     local_settings: str | None = field(default=None, repr=False)
+    clone: Path = Path()
+    """A folder of the operator's clone, for git.transfer: push."""
+    allow_dirty: bool = False
+    """A commit is sent from a clone with work that is not in it."""
+
+    @property
+    def pushes(self) -> bool:
+        """Commits come from the operator's clone, and the host fetches nothing."""
+        return self.settings.git.transfer == "push"
 
     def on(self, facts: Facts) -> Site:
         """The same with the folders as the host has them: a ``~`` is filled in."""
@@ -181,10 +191,12 @@ def check_hooks(settings: Settings) -> None:
 
 
 def survey(site: Site, ref: str, *, fetch: bool = True, lock: bool = True) -> Phase:
-    """Fetch, and learn everything that decisions need; with ``fetch`` and ``lock`` off, nothing is written."""
+    """
+    Fetch, unless commits are pushed, and learn everything that decisions need; with ``fetch`` and ``lock`` off, nothing is written.
+    """
     settings, layout = site.settings, site.layout
     steps: list[Step] = [_tools(), _room(layout)]
-    if fetch:
+    if fetch and not site.pushes:
         steps += [
             *releases.early_hook(settings, layout, "before_fetch"),
             git.fetch_mirror(settings, layout),
@@ -203,11 +215,25 @@ def survey(site: Site, ref: str, *, fetch: bool = True, lock: bool = True) -> Ph
                 "manage": settings.django.manage,
                 "shared": settings.shared,
                 "managed": [[str(path), secret] for path, secret in _managed(site)],
+                "pushed": site.pushes,
             },
             capture=True,
         )
     )
     return Phase("survey", tuple(steps), lock=site.lock if lock else None, hold=lock, reads_only=not lock)
+
+
+def receive(site: Site, facts: Facts, pack: bytes, sha: str, branch: str) -> Phase:
+    """Take a commit that the mirror lacks from the operator's clone, and look again, under the lock that was won before."""
+    settings, layout = site.settings, site.layout
+    keep = [marker["commit"] for marker in facts.releases.values() if marker and "commit" in marker]
+    steps = (
+        *releases.early_hook(settings, layout, "before_fetch"),
+        git.receive(layout, pack, sha, branch, keep),
+        *releases.early_hook(settings, layout, "after_fetch"),
+        survey(site, sha, fetch=False).steps[-1],
+    )
+    return Phase("receive", steps, lock=site.lock)
 
 
 def _managed(site: Site) -> list[tuple[PurePosixPath, bool]]:

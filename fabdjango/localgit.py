@@ -21,6 +21,7 @@ from fabdjango.exceptions import ConfigError, FabdjangoError
 __all__ = ["Clone", "Commit", "open_clone"]
 
 _SHA = r"[0-9a-f]{40}"
+_PROMISED = r"^(extensions\.partialclone|remote\..*\.promisor)$"
 _ELSEWHERE = "or let the host fetch by itself: git: {transfer: pull}"
 
 
@@ -196,8 +197,12 @@ class Clone:
         theirs = [each for each in dict.fromkeys(have) if re.fullmatch(_SHA, each)]
         revisions = "".join(f"{line}\n" for line in [sha, *(f"^{each}" for each in self._known(theirs))]).encode()
         self._refuse_shallow(revisions, set(theirs))
-        self._refuse_partial(revisions)
-        return self.read("pack-objects", "--revs", "--thin", "--stdout", "--delta-base-offset", "-q", stdin=revisions)
+        partial = self.ask("config", "--get-regexp", _PROMISED).returncode == 0
+        if partial:
+            self._refuse_partial(revisions)
+        # Of what the host has, a partial clone may have nothing that a change could be told by.
+        thin = () if partial else ("--thin",)
+        return self.read("pack-objects", "--revs", *thin, "--stdout", "--delta-base-offset", "-q", stdin=revisions)
 
     def _known(self, have: list[str]) -> list[str]:
         if not have:
@@ -219,13 +224,11 @@ class Clone:
                 raise FabdjangoError(msg, cure=f"get them: git fetch --unshallow\n{_ELSEWHERE}")
 
     def _refuse_partial(self, revisions: bytes) -> None:
-        if self.ask("config", "--get-regexp", r"^(extensions\.partialclone|remote\..*\.promisor)$").returncode != 0:
-            return
         listed = self.read("rev-list", "--objects", "--missing=print", "--stdin", stdin=revisions)
         missing = sum(line.startswith(b"?") for line in listed.splitlines())
         if missing:
             msg = f"your clone is partial: {missing} objects that the host lacks are not in it"
             raise FabdjangoError(
                 msg,
-                cure=f"get them: git fetch --refetch --filter=blob:limit=1t\n(git fetch --unshallow, if it is shallow too)\n{_ELSEWHERE}",
+                cure=f"get them: git fetch --refetch --no-filter\n(git fetch --unshallow, if it is shallow too)\n{_ELSEWHERE}",
             )

@@ -16,6 +16,7 @@ from fabdjango import onhost
 from fabdjango.commands import django, git, gunicorn, managers, nginx, static, venv
 from fabdjango.commands import release as releases
 from fabdjango.commands.manager import MARK, Manager, other_slot
+from fabdjango.commands.wheels import Wheels, install_wheels, pack_wheels, receive_wheels, without_index
 from fabdjango.escape import Secret, block, env_assignments, quote, quote_path, raw, sh
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.facts import DjangoFacts, Facts, Migration
@@ -34,6 +35,7 @@ __all__ = [
     "check_settings",
     "confirm",
     "deployment",
+    "give_wheels",
     "prepare",
     "receive",
     "redeployment",
@@ -441,13 +443,20 @@ def export(plan: Deployment) -> Iterator[Step]:
     yield from with_hooks(plan, releases.link_shared(settings, layout, plan.release), "links")
 
 
-def _virtualenv(plan: Deployment) -> Iterator[Step]:
+def _virtualenv(plan: Deployment, wheels: Wheels | None) -> Iterator[Step]:
     settings, facts, layout = plan.site.settings, plan.facts, plan.layout
-    uv = venv.get_uv(settings, facts, layout) if plan.key not in facts.venvs or plan.manager.needs_uv else None
+    lacks = plan.key not in facts.venvs and not wheels
+    uv = venv.get_uv(settings, facts, layout) if lacks or plan.manager.needs_uv else None
     if uv:
         yield uv
+    if wheels:
+        settings = without_index(settings, facts)
     yield from with_hooks(plan, venv.create_venv(settings, facts, layout, plan.key))
-    yield from with_hooks(plan, venv.install_requirements(settings, facts, layout, plan.key, plan.path))
+    if wheels:
+        yield receive_wheels(layout, plan.key, wheels)
+        yield from with_hooks(plan, install_wheels(settings, facts, layout, plan.key, wheels))
+    else:
+        yield from with_hooks(plan, venv.install_requirements(settings, facts, layout, plan.key, plan.path))
 
 
 def _completed(plan: Deployment) -> Iterator[Step]:
@@ -464,12 +473,22 @@ def _completed(plan: Deployment) -> Iterator[Step]:
     yield releases.complete(layout, plan.release, plan.key, marker_of(plan))
 
 
-def prepare(plan: Deployment) -> Phase:
-    """A complete release beside the one that serves. Nothing that serves is touched."""
+def prepare(plan: Deployment, *, wheels: Wheels | None = None) -> Phase:
+    """
+    A complete release beside the one that serves. Nothing that serves is touched.
+
+    With ``wheels``, the virtualenv is made of them, and no index is asked. They
+    are fed to a step, so this run of the tool must have won the site's lock before.
+    """
     recover = releases.clear_leftovers(plan.facts, plan.layout)
     still = releases.still_as_surveyed(plan.facts, plan.layout, plan.release)
-    steps = (*([recover] if recover else []), still, *export(plan), *_virtualenv(plan), *_completed(plan))
+    steps = (*([recover] if recover else []), still, *export(plan), *_virtualenv(plan, wheels), *_completed(plan))
     return Phase("prepare", steps, undo=(discard(plan),), undo_from="settings", lock=plan.site.lock)
+
+
+def give_wheels(plan: Deployment) -> Phase:
+    """The packages of a complete virtualenv, for hosts that lack it; nothing is written."""
+    return Phase("wheels", (pack_wheels(plan.layout, plan.key),), lock=plan.site.lock)
 
 
 def finish(plan: Deployment) -> Phase:

@@ -76,6 +76,9 @@ class Venv:
     installer: Literal["auto", "uv", "pip"] = setting(
         "auto takes uv if the host has it or can get it, else pip.", "auto"
     )
+    build: Literal["each", "once"] = setting(
+        "each host installs for itself; once lets one host of a kind install, and the others get its packages.", "each"
+    )
     requirements: tuple[str, ...] = setting(
         "Files of the commit to install from (uv.lock, pylock.toml, requirement files, pyproject.toml), or auto.",
         ("auto",),

@@ -25,6 +25,7 @@ from fabdjango.report import Report
 from fabdjango.runner import Runner
 from fabdjango.surveying import begun
 from fabdjango.transport import Account, FabricTransport
+from tests.local.fleet import FleetStage
 from tests.local.sample import BACKEND, DJANGO, make_project, make_wheel
 from tests.local.stage import Stage, Tools
 
@@ -95,11 +96,16 @@ def first(staged: Staged) -> Stage:
     return stage
 
 
+def without_index(cache: Path) -> dict[str, str]:
+    """The environment of a host that reaches no index, and has nothing in its cache."""
+    environ = {"PIP_INDEX_URL": NOWHERE, "UV_DEFAULT_INDEX": NOWHERE, "PIP_EXTRA_INDEX_URL": "", "UV_INDEX": ""}
+    return {**environ, "UV_CACHE_DIR": str(cache)}
+
+
 @pytest.fixture
 def second(staged: Staged, tmp_path: Path) -> Stage:
-    """A host that has no index, no cache, and a root of another name, with a space in it."""
-    environ = {"PIP_INDEX_URL": NOWHERE, "UV_DEFAULT_INDEX": NOWHERE, "PIP_EXTRA_INDEX_URL": "", "UV_INDEX": ""}
-    return staged(root="the other", environ={**environ, "UV_CACHE_DIR": str(tmp_path)})
+    """A host that has no index, and a root of another name, with a space in it."""
+    return staged(root="the other", environ=without_index(tmp_path))
 
 
 def test_one_builds_for_the_other(first: Stage, second: Stage) -> None:
@@ -163,3 +169,24 @@ def test_wheels_that_changed(first: Stage, second: Stage, tools: Tools) -> None:
     assert found is None
     builder.runner.transport.release()
     receiver.runner.transport.release()
+
+
+def test_a_fleet(tools: Tools, tmp_path: Path) -> None:
+    """One deploy of two hosts, of which only the primary reaches an index; the next one builds nothing."""
+    fleet = FleetStage(tools, 2, others=without_index(tmp_path))
+    try:
+        fleet.repository.commit(make_project())
+        fleet.first.configure(venv={"build": "once"})
+        dry = fleet.fab("--dry", "deploy")
+        assert "# reads 3 bytes" in dry.out
+        run = fleet.fab("deploy")
+        (key,) = [path.name for path in (fleet.first.root / "venvs").iterdir()]
+        primary, other = fleet.names
+        assert f"virtualenv {key}: {primary} builds it for {other}\n" in run.out
+        assert fleet.hosts[1].packages == fleet.first.packages
+        assert fleet.hosts[1].get().page["prefix"] == str(fleet.hosts[1].venv)
+        fleet.repository.commit({"notes/edition.py": "EDITION = '2'\n"})
+        assert "builds it for" not in fleet.fab("deploy").out
+        assert [each.get().page["edition"] for each in fleet.hosts] == ["2", "2"]
+    finally:
+        fleet.close()

@@ -311,6 +311,10 @@ def _build(kind: type, values: Mapping[str, Any], prefix: str, sources: Mapping[
         if required and value in (None, ""):
             raise _missing(path, item)
         found[item.name] = _convert(hints[item.name], value, path, sources, item.metadata)
+    for item in dataclasses.fields(kind):
+        group, name, value = item.metadata.get("required_by", ("", "", ""))
+        if group and not found.get(item.name) and getattr(found.get(group, hints[group]()), name) == value:
+            raise _missing(f"{prefix}{item.name}", item)
     return kind(**found)
 
 

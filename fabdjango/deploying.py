@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from fabdjango import recipes, rollout, switchover
+from fabdjango import building, recipes, rollout, switchover
 from fabdjango.commands import release as releases
+from fabdjango.commands.wheels import ANY, Wheels
 from fabdjango.exceptions import ConnectError, FabdjangoError, StepFailedError
 from fabdjango.facts import DjangoFacts, Migration, read_django
 from fabdjango.fleet import Fleet, Member
 from fabdjango.plan import Phase
 from fabdjango.recipes import Deployment
 from fabdjango.runner import Runner
-from fabdjango.surveying import begun, look, look_from_outside
+from fabdjango.surveying import begun, look, look_from_outside, show_sending
 
 __all__ = ["deploy", "gather", "one_id", "prepared"]
 
@@ -33,8 +34,7 @@ def deploy(
     """
     ref = ref or fleet.members[0].runner.site.settings.branch
     if fleet.dry:
-        for member in fleet.members:
-            _show(member.runner, ref)
+        _show_all(fleet, ref)
         return
     gather(fleet, ref, skip_unreachable=skip_unreachable)
     release, ref = _of_the_others(fleet) if catch_up else ("", ref)
@@ -48,7 +48,7 @@ def deploy(
         _done(fleet, "unchanged", " already, and answers")
         return
     moving = [each for each in fleet.members if not each.serves]
-    fleet.need(fleet.each(_prepare, moving), "the release could not be made ready")
+    _prepare_all(fleet, moving)
     _tell_migrations(fleet, moving)
     if not allow_migrations:
         _refuse_unsafe(fleet, moving)
@@ -112,7 +112,9 @@ def _of_the_others(fleet: Fleet) -> tuple[str, str]:
     fleet.tell.say(f"{served[release]} of {len(fleet.members)} hosts serve {release}")
 
     def look_at(member: Member) -> None:
-        member.facts = look(member.runner, sha, fetch=False)
+        found = look(member.runner, sha, fetch=False)
+        # A branch that was rewritten since does not bring it.
+        member.facts = found if found.sha else look(member.runner, sha)
 
     fleet.need(fleet.each(look_at), f"they cannot be asked for {release}")
     return release, sha
@@ -180,8 +182,30 @@ def _answers(member: Member) -> None:
         member.serves = False
 
 
-def _prepare(member: Member) -> None:
-    member.found = prepared(member.runner, member.planned, recipes.prepare(member.planned))
+def _builders(fleet: Fleet) -> dict[str, str]:
+    """The hosts that get their virtualenv from another one, with that one's name; says who they are."""
+    groups = building.groups([each.planned for each in fleet.members], fleet.leader.host if fleet.leader else "")
+    for group in groups:
+        fleet.tell.say(group.line)
+    return {each.site.host: group.builder.site.host for group in groups for each in group.receivers}
+
+
+def _prepare_all(fleet: Fleet, moving: list[Member]) -> None:
+    """All at once; hosts that get their virtualenv from another one, when that one has it."""
+    builder_of = _builders(fleet)
+    wheels: dict[str, Wheels | None] = {}
+
+    def fetch(member: Member) -> None:
+        wheels[member.host] = building.fetch(member.runner, member.planned)
+
+    def prepare(member: Member) -> None:
+        phase = recipes.prepare(member.planned, wheels=wheels.get(builder_of.get(member.host, "")))
+        member.found = prepared(member.runner, member.planned, phase)
+
+    failed = "the release could not be made ready"
+    fleet.need(fleet.each(prepare, [each for each in moving if each.host not in builder_of]), failed)
+    fleet.need(fleet.each(fetch, [each for each in fleet.members if each.host in builder_of.values()]), failed)
+    fleet.need(fleet.each(prepare, [each for each in moving if each.host in builder_of]), failed)
 
 
 def prepared(runner: Runner, plan: Deployment, phase: Phase) -> DjangoFacts:
@@ -293,15 +317,27 @@ def done(fleet: Fleet, word: str, release: str, more: str = "") -> None:
     fleet.tell.say(f"{word}: {release} serves on {where}{more}{skipped}", style="bold green")
 
 
-def _show(runner: Runner, ref: str) -> None:
-    """Print what a deploy of ``ref`` would run; the host is read and nothing is written anywhere."""
+def _show_all(fleet: Fleet, ref: str) -> None:
+    """Print what a deploy of ``ref`` would run; the hosts are read and nothing is written anywhere."""
+    for member in fleet.members:
+        member.facts = look_from_outside(member.runner, ref)
+        member.plan = recipes.deployment(member.runner.site, member.facts, ref)
+    builder_of = _builders(fleet)
+    for member in fleet.members:
+        builder = builder_of.get(member.host)
+        wheels = replace(ANY, builder=builder) if builder else None
+        _show(member, ref, wheels, gives=member.host in builder_of.values())
+
+
+def _show(member: Member, ref: str, wheels: Wheels | None, *, gives: bool) -> None:
+    runner, facts, plan = member.runner, member.facts, member.planned
     report = runner.report
-    facts = look_from_outside(runner, ref)
-    plan = recipes.deployment(runner.site, facts, ref)
     report.show_phase(recipes.survey(runner.site, ref), dict(facts.managed))
+    show_sending(runner, facts, ref)
     if plan.unchanged:
         report.say(f"\n{plan.release} is current already; a deploy would only ask it", style="bold")
         return
-    for phase in (recipes.prepare(plan), switchover.activate(plan, recipes.ANY_MIGRATION), recipes.tidy(plan)):
+    prepare = (recipes.prepare(plan, wheels=wheels), *([recipes.give_wheels(plan)] if gives else []))
+    for phase in (*prepare, switchover.activate(plan, recipes.ANY_MIGRATION), recipes.tidy(plan)):
         report.show_phase(phase, dict(facts.managed))
     report.say("\nnothing was written: this was a dry run", style="bold")

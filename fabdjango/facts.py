@@ -33,6 +33,7 @@ class Facts:
     ``slots`` maps the slots in use to their releases, ``live_slot`` is the one that has the traffic.
     ``activation`` is the record of one under way, with its ``state``, or empty.
     ``journal`` is its newest entries, oldest first.
+    ``tips`` are commits that the mirror has with all that they stand on, if that was asked.
     ``managed`` maps a path to its digest and, unless secret, its text.
     """
 
@@ -63,6 +64,7 @@ class Facts:
     venvs: tuple[str, ...] = ()
     first_deploy_done: bool = False
     mirror: bool = False
+    tips: tuple[str, ...] = ()
     managed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     shared_env: str = ""
     shared_local_settings: str = ""

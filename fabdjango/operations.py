@@ -26,10 +26,11 @@ from fabdjango.report import difference
 from fabdjango.returning import forward
 from fabdjango.runner import Runner
 from fabdjango.settings import Row
-from fabdjango.surveying import begun, look, look_from_outside, recovered, take_up
+from fabdjango.surveying import begun, look, look_from_outside, recovered, show_sending, take_up
 
 __all__ = [
     "activate_release",
+    "allow_dirty",
     "build_venv",
     "checkout",
     "config_lines",
@@ -86,6 +87,7 @@ def checkout(runner: Runner, ref: str) -> None:
     """A release directory for ``ref``, with settings and links, but not complete."""
     git.read_ref(ref)
     facts = look_from_outside(runner, ref) if runner.dry else look(runner, ref)
+    show_sending(runner, facts, ref)
     plan = recipes.deployment(runner.site, facts, ref, release=releases.new_id(facts, facts.sha))
     phase = Phase(
         "checkout",
@@ -210,6 +212,12 @@ def wait_for_lock(fleet: Fleet, seconds: int) -> None:
     for runner in (member.runner for member in fleet.members if seconds):
         settings = replace(runner.site.settings, lock_wait=seconds)
         runner.site = replace(runner.site, settings=settings)
+
+
+def allow_dirty(runners: Iterable[Runner], *, allowed: bool) -> None:
+    """Let commits be sent from a clone with work that is not in them."""
+    for runner in runners:
+        runner.site = replace(runner.site, allow_dirty=allowed)
 
 
 def unlock(runner: Runner, *, force: bool) -> None:
@@ -394,19 +402,19 @@ def preflight(runner: Runner, ref: str) -> None:
     """Print findings; raises the first error that would stop a deploy of ``ref``."""
     report, site = runner.report, runner.site
     facts = look_from_outside(runner, ref)
-    for line in _findings(facts):
+    for line in _findings(facts, pushes=site.pushes):
         report.say("ok       " + line)
     recipes.deployment(site, facts, ref)
     report.say(f"ok       a deploy of {ref} ({facts.sha[:12]}) can begin", style="bold green")
 
 
-def _findings(facts: Facts) -> Iterator[str]:
+def _findings(facts: Facts, *, pushes: bool) -> Iterator[str]:
     free, inodes = facts.disk
     yield f"{facts.os or facts.system}, {facts.processors} processors, {free // 1_000_000_000} GB and {inodes if inodes >= 0 else 'enough'} inodes free"
     yield f"Python {facts.python.get('version', 'none')}, uv {'there' if facts.programs.get('uv') else 'not there (it is fetched, or pip does it)'}"
     yield f"account {facts.user}, sudo {'without a password' if facts.sudo else 'not available'}"
     yield f"site {facts.root}: {len([name for name in facts.releases if facts.releases[name]])} releases, current {facts.current or 'none'}"
-    yield "the repository can be read from the host"
+    yield "the commit can be sent from your clone" if pushes else "the repository can be read from the host"
 
 
 def config_lines(resolved: Resolved, rows: Iterable[Row], only: str) -> Iterator[str]:

@@ -41,7 +41,7 @@ class Step:
     One titled deed.
 
     ``name`` is stable: hooks, the journal and tests use it. ``body`` is shell
-    that runs under ``set -e`` with an empty standard input; it may call
+    that runs under ``set -e``, with an empty standard input unless there is a ``feed``; it may call
     ``unchanged WHY`` (ends the step, nothing was to do), ``note TEXT``, and
     ``report await SECONDS`` (says that it waits for the deployer's word).
     ``puts`` are written before ``body`` runs. ``program`` is Python source for
@@ -49,6 +49,11 @@ class Step:
     neither it nor its data ever stand on a command line. Output of a
     ``capture`` step is data for a parser and not shown. ``cure`` is what to do
     if it fails.
+
+    ``feed`` is the standard input of ``body``, byte by byte; a link that breaks
+    cuts it short, so the body must see that it is whole before it acts on it.
+    With ``fetch`` the standard output is a file for the operator's side, of any
+    bytes and any size; what is said on standard error is told when it has ended.
     """
 
     name: str
@@ -61,6 +66,8 @@ class Step:
     parameters: Mapping[str, object] = field(default_factory=dict)
     capture: bool = False
     cure: str = ""
+    feed: bytes = field(default=b"", repr=False)
+    fetch: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,11 @@ class Phase:
     hold: bool = False
     record: PurePosixPath | None = None
     reads_only: bool = False
+
+    @property
+    def feeds(self) -> tuple[bytes, ...]:
+        """What the steps get on their standard inputs, in their order, without those that get nothing."""
+        return tuple(step.feed for step in self.steps if step.feed)
 
     @property
     def labelled(self) -> dict[str, Step]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from fabdjango import onhost
 from fabdjango.commands import django, git, gunicorn, managers, nginx, static, venv
 from fabdjango.commands import release as releases
 from fabdjango.commands.manager import MARK, Manager, other_slot
+from fabdjango.commands.wheels import Wheels, install_wheels, pack_wheels, receive_wheels, without_index
 from fabdjango.escape import Secret, block, env_assignments, quote, quote_path, raw, sh
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.facts import DjangoFacts, Facts, Migration
@@ -34,7 +35,9 @@ __all__ = [
     "check_settings",
     "confirm",
     "deployment",
+    "give_wheels",
     "prepare",
+    "receive",
     "redeployment",
     "renamed",
     "survey",
@@ -74,6 +77,15 @@ class Site:
     token: str = ""
     env: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     local_settings: str | None = field(default=None, repr=False)
+    clone: Path = Path()
+    """A folder of the operator's clone, for git.transfer: push."""
+    allow_dirty: bool = False
+    """A commit is sent from a clone with work that is not in it."""
+
+    @property
+    def pushes(self) -> bool:
+        """Commits come from the operator's clone, and the host fetches nothing."""
+        return self.settings.git.transfer == "push"
 
     def on(self, facts: Facts) -> Site:
         """The same with the folders as the host has them: a ``~`` is filled in."""
@@ -181,10 +193,12 @@ def check_hooks(settings: Settings) -> None:
 
 
 def survey(site: Site, ref: str, *, fetch: bool = True, lock: bool = True) -> Phase:
-    """Fetch, and learn everything that decisions need; with ``fetch`` and ``lock`` off, nothing is written."""
+    """
+    Fetch, unless commits are pushed, and learn everything that decisions need; with ``fetch`` and ``lock`` off, nothing is written.
+    """
     settings, layout = site.settings, site.layout
     steps: list[Step] = [_tools(), _room(layout)]
-    if fetch:
+    if fetch and not site.pushes:
         steps += [
             *releases.early_hook(settings, layout, "before_fetch"),
             git.fetch_mirror(settings, layout),
@@ -203,11 +217,25 @@ def survey(site: Site, ref: str, *, fetch: bool = True, lock: bool = True) -> Ph
                 "manage": settings.django.manage,
                 "shared": settings.shared,
                 "managed": [[str(path), secret] for path, secret in _managed(site)],
+                "pushed": site.pushes,
             },
             capture=True,
         )
     )
     return Phase("survey", tuple(steps), lock=site.lock if lock else None, hold=lock, reads_only=not lock)
+
+
+def receive(site: Site, facts: Facts, pack: bytes, sha: str, branch: str) -> Phase:
+    """Take a commit that the mirror lacks from the operator's clone, and look again, under the lock that was won before."""
+    settings, layout = site.settings, site.layout
+    keep = [marker["commit"] for marker in facts.releases.values() if marker and "commit" in marker]
+    steps = (
+        *releases.early_hook(settings, layout, "before_fetch"),
+        git.receive(layout, pack, sha, branch, keep),
+        *releases.early_hook(settings, layout, "after_fetch"),
+        survey(site, sha, fetch=False).steps[-1],
+    )
+    return Phase("receive", steps, lock=site.lock)
 
 
 def _managed(site: Site) -> list[tuple[PurePosixPath, bool]]:
@@ -415,13 +443,20 @@ def export(plan: Deployment) -> Iterator[Step]:
     yield from with_hooks(plan, releases.link_shared(settings, layout, plan.release), "links")
 
 
-def _virtualenv(plan: Deployment) -> Iterator[Step]:
+def _virtualenv(plan: Deployment, wheels: Wheels | None) -> Iterator[Step]:
     settings, facts, layout = plan.site.settings, plan.facts, plan.layout
-    uv = venv.get_uv(settings, facts, layout) if plan.key not in facts.venvs or plan.manager.needs_uv else None
+    lacks = plan.key not in facts.venvs and not wheels
+    uv = venv.get_uv(settings, facts, layout) if lacks or plan.manager.needs_uv else None
     if uv:
         yield uv
+    if wheels:
+        settings = without_index(settings, facts)
     yield from with_hooks(plan, venv.create_venv(settings, facts, layout, plan.key))
-    yield from with_hooks(plan, venv.install_requirements(settings, facts, layout, plan.key, plan.path))
+    if wheels:
+        yield receive_wheels(layout, plan.key, wheels)
+        yield from with_hooks(plan, install_wheels(settings, facts, layout, plan.key, wheels))
+    else:
+        yield from with_hooks(plan, venv.install_requirements(settings, facts, layout, plan.key, plan.path))
 
 
 def _completed(plan: Deployment) -> Iterator[Step]:
@@ -438,12 +473,22 @@ def _completed(plan: Deployment) -> Iterator[Step]:
     yield releases.complete(layout, plan.release, plan.key, marker_of(plan))
 
 
-def prepare(plan: Deployment) -> Phase:
-    """A complete release beside the one that serves. Nothing that serves is touched."""
+def prepare(plan: Deployment, *, wheels: Wheels | None = None) -> Phase:
+    """
+    A complete release beside the one that serves. Nothing that serves is touched.
+
+    With ``wheels``, the virtualenv is made of them, and no index is asked. They
+    are fed to a step, so this run of the tool must have won the site's lock before.
+    """
     recover = releases.clear_leftovers(plan.facts, plan.layout)
     still = releases.still_as_surveyed(plan.facts, plan.layout, plan.release)
-    steps = (*([recover] if recover else []), still, *export(plan), *_virtualenv(plan), *_completed(plan))
+    steps = (*([recover] if recover else []), still, *export(plan), *_virtualenv(plan, wheels), *_completed(plan))
     return Phase("prepare", steps, undo=(discard(plan),), undo_from="settings", lock=plan.site.lock)
+
+
+def give_wheels(plan: Deployment) -> Phase:
+    """The packages of a complete virtualenv, for hosts that lack it; nothing is written."""
+    return Phase("wheels", (pack_wheels(plan.layout, plan.key),), lock=plan.site.lock)
 
 
 def finish(plan: Deployment) -> Phase:

@@ -36,12 +36,12 @@ class RecordingTransport:
     Keeps the shell of every step, in the form for a reader, and answers from a table.
 
     ``answers`` maps a step's name to its output, or to an exit status if it is
-    to fail. Steps without an answer end well and print nothing.
+    to fail, or to the bytes that it fetches. Steps without an answer end well and print nothing.
     """
 
     host = "web1.example.com"
 
-    def __init__(self, answers: Mapping[str, str | int] | None = None) -> None:
+    def __init__(self, answers: Mapping[str, str | int | bytes] | None = None) -> None:
         self._answers = dict(answers or {})
         self._lines: list[str] = []
 
@@ -105,6 +105,7 @@ class RecordingTransport:
             answer = self._answers.get(step.name, "")
             status = answer if isinstance(answer, int) else 0
             done = StepResult(str(number), step.name, status, answer if isinstance(answer, str) else "")
+            done.data = answer if isinstance(answer, bytes) else b""
             result.steps.append(done)
             listener(Event("end", str(number), str(status)), done)
             if status and phase.kept_from and number >= names.index(phase.kept_from):

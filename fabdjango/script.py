@@ -128,9 +128,25 @@ def _program(step: Step, run: str, *, shown: bool) -> Shell:
 
 
 def render_body(step: Step, run: str = "", *, shown: bool = False) -> Shell:
-    """What a step runs; ``shown`` is the form for a reader, without contents of files and programs."""
+    """What a step runs; ``shown`` is the form for a reader, without contents of files, programs and feeds."""
     puts = (render_put(put, shown=shown) for put in step.puts)
-    return block(*puts, step.body, _program(step, run, shown=shown))
+    fed = raw(f"# reads {len(step.feed)} bytes" if shown and step.feed else "")
+    return block(*puts, fed, step.body, _program(step, run, shown=shown))
+
+
+# In a step whose standard output is a file.
+_REPORT_ASIDE = r"""report() { printf '\036%s %s\n' "$FABDJANGO_RUN" "$*" >&2; }
+refuse() { printf '%s\n' "$*" >&2; exit 1; }"""
+
+# A line of base64 must not be torn by what is said meanwhile: that is kept, with the status as its last line.
+_FETCH = r"""nl='
+'
+fetch() {
+  { said=$({ { fetched 2>&3 3>&- 4>&-; printf '\n%s' $? >&3; } | base64 -w 8192 >&4 3>&- || printf '\n1' >&3; } 3>&1); } 4>&1
+  report fetched; rc=${said##*"$nl"}; said=${said%"$nl"*}
+  [ ! "$said" ] || printf '%s\n' "${said%"$nl"}"
+  return "$rc"
+}"""
 
 
 @dataclass(frozen=True)
@@ -160,20 +176,46 @@ class _Renderer:
         """The step as a subshell, or read from a here-document by the shell of another account."""
         target = self.owner if step.user == OWNER else step.user
         lock = self.phase.lock
-        # The lock of the deployment is for no step; a detached script must hear signals while one runs.
-        end = "2>&1 8<&-" + (" &" if self.phase.record else "")
+        # The lock of the deployment is for no step, nor is what the others are fed; a detached script must hear
+        # signals while one runs.
+        end = "2>&1 8<&-" if not step.fetch else "8<&-"
+        end += (" 6<&-" if self.phase.feeds else "") + (" &" if self.phase.record else "")
         during = self.pause == f"during:{step.name}" and lock is not None
-        body = block(raw("set -e"), raw(f"pause_here {step.name}" if during else ""), render_body(step, self.run))
+        body = block(
+            raw("set -e"),
+            raw(_REPORT_ASIDE if step.fetch else ""),
+            raw(f"pause_here {step.name}" if during else ""),
+            render_body(step, self.run),
+        )
         if not target or target == self.login:
-            return f"(\n{body}\n) </dev/null {end}"
-        words = str(become(target, login=self.login)) + " " + quote('eval "$(cat)"')
-        joined = ""
+            source = "" if step.feed else "</dev/null "
+            return self._carried(step, f"(\n{body}\n) {source}{end}")
+        joined, words = "", ""
         if lock:
-            words += f" {own_locks()}"
+            words = f" {own_locks()}"
             joined = join_steps(lock) + ("paused=${2%/*}/paused\n" + _PAUSE_HERE if during else "")
         mark = f"{self.run}_AS"
-        end = end.replace("&-", f"&- <<'{mark}'")
-        return f"{words} {end}\nFABDJANGO_RUN={self.run}\n{_PRELUDE}{joined}{body}\n{mark}"
+        text = f"FABDJANGO_RUN={self.run}\n{_PRELUDE}{joined}{body}\n"
+        read = f"head -c {len(text.encode())}" if step.feed else "cat"
+        words = f"""{become(target, login=self.login)} {quote(f'eval "$({read})"')}{words}"""
+        if step.feed:
+            return self._carried(step, f"{words} {end}", f"cat <<'{mark}'\n{text}{mark}\n")
+        here = end.replace("8<&-", f"8<&- <<'{mark}'")
+        return self._carried(step, f"{words} {here}\n{text}{mark}")
+
+    def _carried(self, step: Step, command: str, before: str = "") -> str:
+        """``command`` with the step's feed on its standard input, after what ``before`` prints; its output fetched."""
+        if step.fetch:
+            # Not in $( ), where shells disagree about here-documents.
+            command = f"fetched() {{\n{command}\n}}\nfetch"
+        if not step.feed:
+            return command
+        # A shell waits for all of a pipe. What the step leaves unread is read here, as the next feed comes behind it.
+        drain = "cat >/dev/null" if self.phase.kept_from else "[ $rc != 0 ] || cat >/dev/null"
+        return (
+            f"{{ {before}head -c {len(step.feed)}; }} <&6 2>/dev/null | {{\n"
+            f"{command}\nrc=$?; {drain}; exit $rc; }} 6<&-"
+        )
 
     def pausing(self) -> str:
         """What the hook for tests needs."""
@@ -223,8 +265,14 @@ def render_script(
     session's standard input, or its silence. With ``phase.hold`` it stays when
     the steps are over: the status is told in the report ``exit``. A detached
     script takes TERM, HUP and INT for a failure of the step that runs.
+
+    The feeds of the steps follow the program on standard input. Raises
+    ValueError for a feed where something else is heard there, or nothing: with
+    a record, in an undo, and in a phase that is to win the lock itself.
     """
     env_name(run)
+    lease = phase.lock is not None and not phase.record and not leased
+    _check_carried(phase, lease=lease)
     it = _Renderer(phase, run, owner, login, pause)
     names = [step.name for step in phase.steps]
     first_undo = names.index(phase.undo_from) if phase.undo_from else 0
@@ -233,9 +281,12 @@ def render_script(
     # In braces, as the shell runs nothing of a group whose end did not arrive, even where the text was cut after
     # a value that looks like our last line.
     out = [f"# fabdjango: {phase.name}", "{", f"FABDJANGO_RUN={run}", _PRELUDE.strip(), "stage=run signalled= kept="]
+    if phase.feeds:
+        out.append("exec 6<&0 </dev/null")
+    if any(step.fetch for step in phase.steps):
+        out.append(_FETCH)
     if phase.record:
         out.append(f"trap 'exit {FAILED}' TERM HUP INT")
-    lease = phase.lock is not None and not phase.record and not leased
     if phase.lock:
         task = phase.lock.task or phase.name
         out.append(
@@ -274,6 +325,17 @@ def render_script(
     return "\n".join(line for line in [*out, 'leave "${kept:-0}"', "}", _END] if line)
 
 
+def _check_carried(phase: Phase, *, lease: bool) -> None:
+    fed, fetched = (any(getattr(step, name) for step in phase.steps) for name in ("feed", "fetch"))
+    if (fed and (phase.record or lease)) or (fetched and phase.record):
+        what = "feed a step" if fed else "fetch from a step"
+        msg = f"the phase {phase.name} cannot {what}: {'it is detached' if phase.record else 'it is to win the lock'}"
+        raise ValueError(msg)
+    if any(step.feed or step.fetch for step in phase.undo):
+        msg = f"the undo of the phase {phase.name} can neither feed a step nor fetch from one"
+        raise ValueError(msg)
+
+
 def _verdict(phase: Phase, *, undone: bool, serving: bool) -> str:
     """What follows a step that is not kept."""
     if phase.undo and (undone or serving):
@@ -292,6 +354,7 @@ def render_settling(
     Its own reports carry ``run``; between ``follow`` and ``followed`` stands the record, which ``following``
     prints. ``then`` only runs if ``done`` says that the activation ended well.
     """
+    _check_carried(Phase("settle", (decision,) if decision else ()), lease=True)
     it = _Renderer(Phase("settle", ()), env_name(run), owner, login)
     out = ["# fabdjango: settle an activation", "{", f"FABDJANGO_RUN={run}", _PRELUDE.strip()]
     if decision is not None:
@@ -309,7 +372,8 @@ class Event:
     Something that a running script said.
 
     ``kind`` is ``begin``, ``output``, ``note``, ``unchanged``, ``await`` or ``end``; ``waiting`` (for the lock),
-    ``paused``, ``underway`` and ``exit`` are told of the script itself.
+    ``paused``, ``underway`` and ``exit`` are told of the script itself. ``fetched`` follows the
+    lines of base64 of a step that fetches.
     ``label`` is the step's place in the phase (``u0``… in its undo, ``lock``),
     ``text`` the name, the line of output, the seconds, or the exit status.
     """

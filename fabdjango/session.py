@@ -189,7 +189,10 @@ def _site(context: Context, settings: Settings, host: str, target: str, task: st
         redactor.add(*rendered.secrets)
     redactor.add(*(url for url in (settings.venv.index_url, *settings.venv.extra_index_urls) if "@" in url))
     holder = f"{getpass.getuser()}@{socket.gethostname()}"
-    return Site(settings, layout_of(settings), templates, host, target, holder, task, _TOKEN, env, local_settings)
+    clone = local_root(context) / Path(settings.git.clone).expanduser()
+    return Site(
+        settings, layout_of(settings), templates, host, target, holder, task, _TOKEN, env, local_settings, clone
+    )
 
 
 @functools.cache

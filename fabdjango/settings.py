@@ -57,6 +57,12 @@ def setting(help: str, default: Any = dataclasses.MISSING, **metadata: Any) -> A
 class Git:
     """How the commit reaches the host."""
 
+    transfer: Literal["pull", "push"] = setting(
+        "pull lets the host fetch from repository; push sends what it lacks from the operator's clone, so that it needs no "
+        "key of the repository, and repository need not be set.",
+        "pull",
+    )
+    clone: str = setting("A folder of the operator's clone, as seen from the fabfile; for push.", ".")
     submodules: Literal["refuse"] = setting(
         "What to do with a commit that has submodules: refuse names them and stops.", "refuse"
     )
@@ -69,6 +75,9 @@ class Venv:
 
     installer: Literal["auto", "uv", "pip"] = setting(
         "auto takes uv if the host has it or can get it, else pip.", "auto"
+    )
+    build: Literal["each", "once"] = setting(
+        "each host installs for itself; once lets one host of a kind install, and the others get its packages.", "each"
     )
     requirements: tuple[str, ...] = setting(
         "Files of the commit to install from (uv.lock, pylock.toml, requirement files, pyproject.toml), or auto.",
@@ -325,7 +334,12 @@ class Settings:
     project: str = setting(
         "Name of the site, used in paths and program names.", pattern=r"[a-z0-9][a-z0-9_-]{0,40}", example="blog"
     )
-    repository: str = setting("What git clones from, as seen from the host.", example="git@example.com:team/blog.git")
+    repository: str = setting(
+        "What git clones from, as seen from the host.",
+        "",
+        example="git@example.com:team/blog.git",
+        required_by=("git", "transfer", "pull"),
+    )
     branch: str = setting("What is deployed when no commit is named.", "main")
     root: str = setting(
         "The site's folder on the host; ~ and {project} are filled in.", "/srv/{project}", pattern=r"(/|~/).*"
@@ -409,7 +423,9 @@ def _rows(kind: type, prefix: str) -> Iterable[Row]:
             default = item.default_factory()
         else:
             default = None if item.default is dataclasses.MISSING else item.default
-        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        required = (
+            item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        ) or "required_by" in item.metadata
         yield Row(prefix + item.name, default, item.metadata["help"], hint, bool(item.metadata.get("secret")), required)
         if named := class_of_items(hint):
             yield from _rows(named, f"{prefix}{item.name}.*.")

@@ -7,6 +7,7 @@ are three: over SSH, one that only records, and one that shows what would run.
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import logging
 import os
@@ -67,7 +68,12 @@ class Account:
 
 @dataclass
 class StepResult:
-    """How one step went: ``status`` is its exit status or None, ``output`` what it printed, ``seconds`` how long it took."""
+    """
+    How one step went.
+
+    ``status`` is its exit status or None, ``output`` what it printed, ``seconds``
+    how long it took, ``data`` the file that it gave, if it is one that fetches and has ended.
+    """
 
     label: str
     name: str
@@ -76,6 +82,7 @@ class StepResult:
     notes: list[str] = field(default_factory=list)
     unchanged: str | None = None
     seconds: float = 0.0
+    data: bytes = field(default=b"", repr=False)
 
 
 @dataclass
@@ -166,13 +173,24 @@ class Follower:
         self.listener = listener
         self._step: StepResult | None = None
         self._began = 0.0
+        self._file: list[bytes] | None = None
 
     def take(self, event: Event) -> None:
         """Account for one event."""
+        if event.kind == "output" and self._file is not None:
+            self._file.append(event.text.encode())
+            return
         if event.kind == "begin":
             self._step = StepResult(event.label, event.text)
             self._began = time.monotonic()
             self.result.steps.append(self._step)
+            known = self.result.phase.labelled.get(event.label)
+            self._file = [] if known and known.fetch else None
+        elif event.kind == "fetched" and self._step and self._file is not None:
+            # Every line but the last is a whole number of threes; one that was cut comes with a status of its own.
+            with contextlib.suppress(binascii.Error):
+                self._step.data = b"".join(map(binascii.a2b_base64, self._file))
+            self._file = None
         elif event.kind == "underway":
             run, _, folder = event.text.partition(" ")
             self.result.run, self.result.record = run, PurePosixPath(folder)
@@ -353,6 +371,16 @@ class _Lease:
             self._channel.close()
 
 
+def _send(channel: Any, feeds: tuple[bytes, ...]) -> None:
+    """Send bytes that a host may never read, to the end or until the session is over."""
+    with contextlib.suppress(OSError, EOFError, ssh_exception.SSHException):
+        for feed in feeds:
+            # sendall copies what is left with every packet.
+            for start in range(0, len(feed), _CHUNK):
+                channel.sendall(feed[start : start + _CHUNK])
+        channel.shutdown_write()
+
+
 class FabricTransport:
     """Runs phases over one Fabric Connection, each in one session of its own."""
 
@@ -380,7 +408,8 @@ class FabricTransport:
         script = self._render(phase, account, conversation.run)
         with self._interruptible(phase):
             if phase.record is None:
-                status = self._converse(script, conversation, beat=phase.lock is not None)
+                beat = phase.lock is not None and not phase.feeds
+                status = self._converse(script, conversation, beat=beat, feeds=phase.feeds)
                 conversation.close()
                 # -1 is paramiko's word for "the other side never said": unknown, not failed.
                 conversation.follower.result.status = None if status == -1 else status
@@ -412,6 +441,9 @@ class FabricTransport:
         begin: Callable[[Phase], None] | None = None,
     ) -> tuple[PhaseResult, PhaseResult | None]:
         """Tell an activation that waits what we decided, and read on to its end; repeated while the link breaks."""
+        if then and then.feeds:
+            msg = f"the phase {then.name} cannot feed a step: it shares its session"
+            raise ValueError(msg)
         record: _Conversation = result.heard
         assert result.record is not None  # noqa: S101 - for the type checker; it was AWAITING
         record.patient, record.follower.listener = True, listener
@@ -485,12 +517,20 @@ class FabricTransport:
         finally:
             self._phase = self._channel = None
 
-    def _converse(self, script: str, hearer: _Conversation | _Settlement, *, beat: bool = False) -> int:
+    def _converse(
+        self,
+        script: str,
+        hearer: _Conversation | _Settlement,
+        *,
+        beat: bool = False,
+        feeds: tuple[bytes, ...] = (),
+    ) -> int:
         """
         One session: the script goes in, reports come out; its exit status, or -1 if the link broke.
 
         It returns early when the script waits for us. With ``beat``, it hears
         that we live; if the script has said that its steps are over and goes on, the session stays open as the lease.
+        ``feeds`` are sent while we listen.
         """
         try:
             channel = self.connection.create_session()
@@ -506,6 +546,9 @@ class FabricTransport:
                 if beat:
                     lease = _Lease(channel)
                     stack.callback(lease.stop)
+                elif feeds:
+                    send = threading.Thread(target=_send, args=(channel, feeds), name="fabdjango-feed", daemon=True)
+                    send.start()
                 else:
                     channel.shutdown_write()
                 while not hearer.over and (chunk := hearer.receive(channel)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
 import os
 import pwd
@@ -56,9 +58,14 @@ class Host:
         self.environ = {"PATH": path, "HOME": str(folder)}
 
     def begin(
-        self, script: bytes, *, out: IO[bytes] | int = subprocess.PIPE, keep: bool = False
+        self,
+        script: bytes,
+        *,
+        feeds: tuple[bytes, ...] = (),
+        out: IO[bytes] | int = subprocess.PIPE,
+        keep: bool = False,
     ) -> subprocess.Popen[bytes]:
-        """A session that has sent ``script``; with ``keep``, its standard input stays open."""
+        """A session that has sent ``script`` and small ``feeds``; with ``keep``, its standard input stays open."""
         process = subprocess.Popen(
             ["/bin/sh", "-c", bootstrap(script)],
             stdin=subprocess.PIPE,
@@ -69,7 +76,7 @@ class Host:
             start_new_session=True,
         )
         assert process.stdin is not None
-        process.stdin.write(script)
+        process.stdin.write(script + b"".join(feeds))
         if keep:
             process.stdin.flush()
             return process
@@ -79,7 +86,7 @@ class Host:
 
     def run(self, phase: Phase, *, owner: str = "", login: str = "") -> tuple[int, list[Event]]:
         """The exit status of a phase and everything it said."""
-        process = self.begin(render_script(phase, run=RUN, owner=owner, login=login).encode())
+        process = self.begin(render_script(phase, run=RUN, owner=owner, login=login).encode(), feeds=phase.feeds)
         out, _ = process.communicate(timeout=60)
         return process.returncode, events_of(out)
 
@@ -88,6 +95,15 @@ class Host:
         status, events = self.run(Phase("phase", steps))
         assert status == 0, events
         return told(events)
+
+
+@pytest.fixture
+def shared(host: Host) -> Host:
+    """A host whose folder any account can enter and write into."""
+    for folder in (host.folder, *host.folder.parents):
+        if folder.stat().st_uid == os.getuid() and folder != Path("/") and folder != Path("/tmp"):  # noqa: S108
+            folder.chmod(0o777)
+    return host
 
 
 def events_of(*chunks: bytes) -> list[Event]:
@@ -512,6 +528,119 @@ def test_what_a_reader_sees_of_a_step() -> None:
     )
 
 
+# --- bytes in, bytes out ------------------------------------------------------------
+
+BYTES = bytes(range(256)) * 40 + RUN.encode() + b"\n\n\n"
+SUM = hashlib.sha256(BYTES).hexdigest()
+
+
+@pytest.mark.parametrize("owner", ["", pytest.param("nobody", marks=AS_ROOT)])
+def test_steps_that_are_fed(shared: Host, owner: str) -> None:
+    """Each reads its own bytes to their end, whatever the others left unread; the rest have nothing on standard input."""
+    phase = Phase(
+        "it's fed",
+        (
+            step("none", "wc -c"),
+            step("one", "sha256sum", feed=BYTES),
+            step("ignores", "echo 'it is not read'", feed=BYTES),
+            step("peeks", "head -c 3", 'note "it\'s"; exit 0', feed=b"it's" * 5000),
+            step("closes", "exec <&-; sleep 0.01", feed=BYTES),
+            step("nothing", "wc -c; [ ! -e /proc/self/fd/6 ]"),
+            step("last", "sha256sum", "unchanged 'a b'", feed=BYTES),
+        ),
+    )
+    status, events = shared.run(phase, owner=owner, login="root" if owner else "")
+    assert (status, told(events)) == (
+        0,
+        [
+            ("begin", "0", "none"),
+            ("output", "0", "0"),
+            ("end", "0", "0"),
+            ("begin", "1", "one"),
+            ("output", "1", f"{SUM}  -"),
+            ("end", "1", "0"),
+            ("begin", "2", "ignores"),
+            ("output", "2", "it is not read"),
+            ("end", "2", "0"),
+            ("begin", "3", "peeks"),
+            ("output", "3", "it'"),
+            ("note", "3", "it's"),
+            ("end", "3", "0"),
+            ("begin", "4", "closes"),
+            ("end", "4", "0"),
+            ("begin", "5", "nothing"),
+            ("output", "5", "0"),
+            ("end", "5", "0"),
+            ("begin", "6", "last"),
+            ("output", "6", f"{SUM}  -"),
+            ("unchanged", "6", "a b"),
+            ("end", "6", "0"),
+        ],
+    )
+
+
+@pytest.mark.parametrize("owner", ["", pytest.param("nobody", marks=AS_ROOT)])
+def test_a_fed_step_that_fails(shared: Host, owner: str) -> None:
+    """Its status is its own, and nothing that follows is fed."""
+    phase = Phase("phase", (step("one", "head -c 1; exit 6", feed=BYTES), step("two", "cat", feed=BYTES)))
+    status, events = shared.run(phase, owner=owner, login="root" if owner else "")
+    assert (status, told(events)) == (FAILED, [("begin", "0", "one"), ("output", "0", "\0"), ("end", "0", "6")])
+
+
+@pytest.mark.parametrize("owner", ["", pytest.param("nobody", marks=AS_ROOT)])
+def test_a_step_that_gives_a_file(shared: Host, owner: str) -> None:
+    """Its bytes come first and in base64; what it says comes behind them, also when it fails."""
+    says = step("one", 'echo "it\'s" >&2', "cat", "note a b", "printf 'no end' >&2", feed=BYTES, fetch=True)
+    fails = step("two", "printf abc", 'refuse "it\'s not"', fetch=True)
+    phase = Phase("phase", (says, step("none", "unchanged 'no file'", fetch=True), fails))
+    status, events = shared.run(phase, owner=owner, login="root" if owner else "")
+    encoded = base64.b64encode(BYTES).decode()
+    assert (status, told(events)) == (
+        FAILED,
+        [
+            ("begin", "0", "one"),
+            ("output", "0", encoded[:8192]),
+            ("output", "0", encoded[8192:]),
+            ("fetched", "0", ""),
+            ("output", "0", "it's"),
+            ("note", "0", "a b"),
+            ("output", "0", "no end"),
+            ("end", "0", "0"),
+            ("begin", "1", "none"),
+            ("fetched", "1", ""),
+            ("unchanged", "1", "no file"),
+            ("end", "1", "0"),
+            ("begin", "2", "two"),
+            ("output", "2", "YWJj"),
+            ("fetched", "2", ""),
+            ("output", "2", "it's not"),
+            ("end", "2", "1"),
+        ],
+    )
+
+
+def test_where_nothing_can_be_fed_or_fetched() -> None:
+    """A detached script has no standard input, one that is to win the lock hears heartbeats there."""
+    fed, fetching = step("one", "cat", feed=b"it's"), step("one", "cat", fetch=True)
+    lock = Lock(PurePosixPath("/srv/it's/lock"), PurePosixPath("/srv/it's/steps"))
+    for phase, said in (
+        (Phase("p", (fed,), lock=lock), "the phase p cannot feed a step: it is to win the lock"),
+        (Phase("p", (fed,), record=PurePosixPath("/r")), "the phase p cannot feed a step: it is detached"),
+        (Phase("p", (fetching,), record=PurePosixPath("/r")), "the phase p cannot fetch from a step: it is detached"),
+        (Phase("p", (), undo=(fed,)), "the undo of the phase p can neither feed a step nor fetch from one"),
+    ):
+        with pytest.raises(ValueError, match=f"^{said}$"):
+            render_script(phase, run=RUN)
+
+
+def test_a_feed_is_never_shown() -> None:
+    """Neither as a value nor to a reader, who is told its size."""
+    it = step("one", "cat > 'it is'", feed=b"hidden")
+    assert "hidden" not in repr(it)
+    assert render_body(it, shown=True) == "# reads 6 bytes\ncat > 'it is'"
+    assert render_body(it) == "cat > 'it is'"
+
+
 # --- the lock -----------------------------------------------------------------------
 
 
@@ -574,15 +703,6 @@ def test_a_folder_that_cannot_be_made(host: Host, tmp_path: Path) -> None:
 
 
 # --- another account ----------------------------------------------------------------
-
-
-@pytest.fixture
-def shared(host: Host) -> Host:
-    """A host whose folder any account can enter and write into."""
-    for folder in (host.folder, *host.folder.parents):
-        if folder.stat().st_uid == os.getuid() and folder != Path("/") and folder != Path("/tmp"):  # noqa: S108
-            folder.chmod(0o777)
-    return host
 
 
 @AS_ROOT

@@ -237,6 +237,15 @@ def test_a_required_key(path: str, key: str, help: str, nothing: Mapping[str, An
     )
 
 
+def test_no_repository_is_needed_where_commits_are_pushed() -> None:
+    """It is the operator's clone then that commits come from."""
+    found = resolved({"project": "blog", "git": {"transfer": "push", "clone": "it's here"}}, required=False)
+    assert (found.settings.repository, found.settings.git.clone) == ("", "it's here")
+    assert refused({"project": "blog", "git": {"transfer": "pull"}}, required=False)[0] == (
+        "fabdjango.repository is not set: what git clones from, as seen from the host."
+    )
+
+
 def test_a_required_key_of_a_process() -> None:
     """There is no variable for it, so none is named."""
     assert refused({"processes": {"it": {"startsecs": 1}}}) == (
@@ -744,6 +753,8 @@ ARRIVALS: dict[str, Case | None] = {
         lambda it: {"before_switch": [it.workshop.call(step.body).words[-1] for step in it.steps("before_switch")]},
         dress=lambda value: {"before_switch": [value, value]},
     ),
+    # A folder of the operator's, in which git is started.
+    "git.clone": None,
     "venv.requirements": Case(lambda it: list(it.step("survey").parameters["requirements"])),  # type: ignore[call-overload]
     "venv.packages": Case(lambda it: (words := it.installed()[-1].words)[words.index("--") + 1 :]),
     "venv.bootstrap": Case(lambda it: (words := it.installed()[0].words)[words.index("--") + 1 :]),

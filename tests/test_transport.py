@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -192,6 +194,82 @@ def test_a_deployment_takes_four_sessions(server: EmbeddedServer, ada: Deployer,
     ada.transport.release()
     assert bob.do(step("his")).status == 0
     assert journal(server) == ["serves"]
+
+
+# --- bytes in, bytes out --------------------------------------------------------------
+
+MUCH = os.urandom(20_000_000)
+SUM = hashlib.sha256(MUCH).hexdigest()
+SUDO = """#!/bin/sh
+# Becomes nobody else, but closes what sudo closes.
+while [ "$1" != -- ]; do shift; done; shift
+exec "$@" 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-
+"""
+
+
+@pytest.fixture(params=["as oneself", "by sudo"])
+def account(
+    request: pytest.FixtureRequest, server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Account:
+    """Who owns the site: who logs in, or another account that a stand-in for sudo leads to."""
+    if request.param == "as oneself":
+        return HERE
+    programs = tmp_path / "it's bin"
+    programs.mkdir()
+    (programs / "sudo").write_text(SUDO)
+    (programs / "sudo").chmod(0o755)
+    monkeypatch.setitem(server._environ, "PATH", f"{programs}:/usr/local/bin:/usr/bin:/bin")
+    return Account("ada", "bob")
+
+
+def test_much_in_and_much_out(server: EmbeddedServer, ada: Deployer, account: Account) -> None:
+    """A step reads 20 MB while it prints as much, under a lock that was won before; another gives a file of 20 MB."""
+    assert ada.do(step("survey"), hold=True).status == 0
+    talks = replace(step("talks", "tee it | base64 -w 1000 | sed 's/^/it is /'", "sha256sum < it"), feed=MUCH)
+    gives = replace(step("gives", "cat it", 'echo "it\'s all" >&2'), fetch=True)
+    both = replace(step("both", "cat"), feed=MUCH[:100_001], fetch=True)
+    result = ada.transport.run(Phase("p", (talks, gives, both), lock=ada.lock()), account, ada.listen)
+    assert (result.status, [each.status for each in result.steps]) == (0, [0, 0, 0])
+    assert [text for _, label, text in ada.heard if label == "0" and "-" in text[64:]] == [f"{SUM}  -"]
+    assert result.steps[1].data == MUCH
+    assert result.steps[1].output == "it's all\n"
+    assert result.steps[1].seconds < 10
+    assert result.steps[2].data == MUCH[:100_001]
+    assert "data" not in repr(result.steps[1])
+
+
+@pytest.mark.parametrize("body", ["head -c 3 >/dev/null; exit 7", "sleep 0.5; exit 7", "exit 7"])
+def test_a_feed_that_is_not_read(server: EmbeddedServer, ada: Deployer, account: Account, body: str) -> None:
+    """A step that fails early is told at once, and whoever logs in next is heard."""
+    assert ada.do(step("survey"), hold=True).status == 0
+    fails = replace(step("fails", body), feed=MUCH)
+    never = replace(step("never", "cat"), feed=MUCH)
+    began = time.monotonic()
+    result = ada.transport.run(Phase("p", (fails, never), lock=ada.lock()), account, ada.listen)
+    assert (result.status, [(each.name, each.status) for each in result.steps]) == (FAILED, [("fails", 7)])
+    assert time.monotonic() - began < 10
+    ignores = replace(step("ignores", "echo 'not read'"), feed=MUCH)
+    result = ada.transport.run(Phase("p", (ignores, step("next", "cat")), lock=ada.lock()), account, ada.listen)
+    assert (result.status, [each.output for each in result.steps]) == (0, ["not read\n", ""])
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "fabdjango-feed"])
+
+
+def test_a_feed_without_the_lock_or_with_a_link_that_breaks(server: EmbeddedServer, ada: Deployer) -> None:
+    """A phase that is to win the lock cannot be fed; a link that breaks cuts the feed, and the status is unknown."""
+    fed = replace(step("fed", "cat > it", "touch 'it is over'"), feed=MUCH)
+    with pytest.raises(ValueError, match=r"^the phase phase cannot feed a step: it is to win the lock$"):
+        ada.do(fed)
+    stuck = replace(step("fed", "head -c 9; touch begun; sleep 60"), feed=MUCH)
+
+    def break_it() -> None:
+        until((server.home / "begun").exists)
+        cut(server)
+
+    threading.Thread(target=break_it, daemon=True).start()
+    assert ada.run(Phase("p", (stuck,))).status is None
+
+
+# --- what is told ---------------------------------------------------------------------
 
 
 def test_told_to_revert(server: EmbeddedServer, ada: Deployer) -> None:

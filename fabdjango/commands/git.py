@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from fabdjango.escape import Shell, block, quote, quote_path, raw, sh, when, with_env
@@ -22,6 +23,7 @@ __all__ = [
     "log",
     "read_listing",
     "read_ref",
+    "receive",
     "show",
     "status",
     "worktree_changes",
@@ -96,10 +98,7 @@ def fetch_mirror(settings: Settings, layout: Layout) -> Step:
 def _fetch(settings: Settings, layout: Layout) -> Shell:
     git = _on_mirror(layout)
     return block(
-        sh("mkdir", "-p", "--", layout.root, layout.releases, layout.venvs, layout.shared, layout.run),
-        when(raw(f"! [ -e {quote_path(layout.mirror / 'HEAD')} ]"), sh("git", "init", "--quiet", "--bare", "--", layout.mirror)),
-        # What a killed git left; nobody else writes here while we hold the lock.
-        raw(f"find {quote_path(layout.mirror)} -name '*.lock' -type f -delete"),
+        _make_mirror(layout),
         raw(f"before=$({git} for-each-ref)"),
         _network(
             settings,
@@ -112,6 +111,66 @@ def _fetch(settings: Settings, layout: Layout) -> Shell:
         ),
         raw(f'[ "$before" != "$({git} for-each-ref)" ] || unchanged "nothing new"'),
     )  # fmt: skip
+
+
+def _make_mirror(layout: Layout) -> Shell:
+    return block(
+        sh("mkdir", "-p", "--", layout.root, layout.releases, layout.venvs, layout.shared, layout.run),
+        when(raw(f"! [ -e {quote_path(layout.mirror / 'HEAD')} ]"), sh("git", "init", "--quiet", "--bare", "--", layout.mirror)),
+        # What a killed git left; nobody else writes here while we hold the lock.
+        raw(f"find {quote_path(layout.mirror)} -name '*.lock' -type f -delete"),
+    )  # fmt: skip
+
+
+def receive(layout: Layout, pack: bytes, sha: str, branch: str = "", keep: Iterable[str] = ()) -> Step:
+    """
+    Take ``pack``, which has what the mirror lacks of the commit ``sha``, and note that the commit is whole.
+
+    ``branch`` is set to it, if one is named. Of the commits that came this way
+    the newest stay, and those of ``keep``, full ids of what releases are made of.
+    """
+    git = _on_mirror(layout)
+    # In the background it would go on after our lock is gone; by default git syncs neither loose objects nor refs.
+    careful = raw(f"{git} -c gc.autoDetach=false -c maintenance.autoDetach=false -c core.fsync=all")
+    note = quote(f"the mirror has another branch in the way of {branch}, which stays as it is")
+    kept = quote(" " + " ".join(dict.fromkeys([sha, *keep])) + " ")
+    return Step(
+        "receive",
+        f"receive {sha[:12]} from the operator's clone ({_size(len(pack))})",
+        block(
+            _make_mirror(layout),
+            raw(f"find {quote_path(layout.mirror / 'objects')} -name 'tmp_*' -type f -delete"),
+            raw(f"{careful} {sh('index-pack', '--stdin', '--fix-thin', f'--strict={_OLD_FLAWS}')} >/dev/null"),
+            # A pack may be sound in itself and still not be all.
+            raw(f"{git} rev-list --objects --quiet {quote(sha)} --not --all || refuse 'objects of the commit are missing'"),
+            raw(f"{careful} {sh('update-ref', f'refs/fabdjango/pushed/{sha}', sha)}"),
+            raw(f"{careful} {sh('update-ref', f'refs/heads/{branch}', sha)} || note {note}") if branch else raw(""),
+            raw("n=0"),
+            raw(f"for ref in $({git} for-each-ref --sort=-committerdate --format='%(refname)' refs/fabdjango/pushed); do"),
+            raw(f"  n=$((n + 1)); [ $n -gt {_PUSHED} ] || continue"),
+            raw(f'  case {kept} in *" ${{ref##*/}} "*) ;; *) {git} update-ref -d "$ref";; esac'),
+            raw("done"),
+            raw(f"{careful} gc --auto --quiet"),
+        ),
+        feed=pack,
+        cure="see whether the disk is full: df -h\nand whether the clone is whole: git fsck\nthen deploy again",
+    )  # fmt: skip
+
+
+_PUSHED = 50
+"""Commits that came without a branch to stay on would else be there for ever."""
+# What old versions of git wrote, and every host of repositories takes.
+_OLD_FLAWS = ",".join(
+    f"{flaw}=ignore"
+    for flaw in (
+        "badDate", "badEmail", "badName", "badTimezone", "missingEmail", "missingNameBeforeEmail",
+        "missingSpaceBeforeDate", "missingSpaceBeforeEmail", "multipleAuthors", "zeroPaddedDate", "zeroPaddedFilemode",
+    )
+)  # fmt: skip
+
+
+def _size(count: int) -> str:
+    return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
 
 
 def list_remote(settings: Settings) -> Step:

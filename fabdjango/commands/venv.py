@@ -28,6 +28,7 @@ __all__ = [
     "mark_complete",
     "read_names",
     "refuse_hopeless",
+    "timed",
     "uv_of",
 ]
 
@@ -110,7 +111,7 @@ def get_uv(settings: Settings, facts: Facts, layout: Layout) -> Step | None:
     tools = layout.tools
     attempt = [
         sh(facts.python.get("path", settings.python), "-m", "venv", "--clear", tools),
-        _timed(
+        timed(
             settings,
             sh(
                 tools / "bin" / "python",
@@ -190,7 +191,8 @@ def install_requirements(
     )
 
 
-def _timed(settings: Settings, command: Shell) -> Shell:
+def timed(settings: Settings, command: Shell) -> Shell:
+    """A command that is ended when an install may take no longer."""
     return raw(f"timeout -k 10 {settings.venv.timeout} {command}")
 
 
@@ -204,7 +206,7 @@ def _uv_installs(
     install: list[Word] = [uv, "pip", "install", "--quiet", "--python", target / "bin" / "python", *no_index]
 
     def run(*words: Word) -> Shell:
-        return _timed(settings, sh(*words))
+        return timed(settings, sh(*words))
 
     commands = []
     if venv.bootstrap:
@@ -277,7 +279,7 @@ def _pip_installs(settings: Settings, facts: Facts, target: PurePosixPath, sourc
     ]
 
     def run(*words: Word) -> Shell:
-        return _timed(settings, sh(*words))
+        return timed(settings, sh(*words))
 
     commands = []
     if venv.bootstrap:
@@ -357,8 +359,8 @@ def read_names(text: str) -> tuple[str, ...]:
 def install_package(settings: Settings, facts: Facts, layout: Layout, names: tuple[str, ...]) -> Step:
     """Packages by hand into the virtualenv of the release that serves; for trying, not for keeping."""
     python = raw('"$venv"/bin/python')
-    with_uv = _timed(settings, sh(uv_of(facts, layout), "pip", "install", "--python", python, "--", *names))
-    with_pip = _timed(
+    with_uv = timed(settings, sh(uv_of(facts, layout), "pip", "install", "--python", python, "--", *names))
+    with_pip = timed(
         settings, sh(python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--", *names)
     )
     return Step(

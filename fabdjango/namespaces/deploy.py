@@ -36,6 +36,7 @@ _WAIT = {"wait": "Seconds to wait for another deployment to end; lock_wait of th
         "commit": "Branch, tag, or short or full commit; the branch of the settings if empty.",
         "resume": "Bring to its end what a deployment left that was cut off, and deploy nothing new.",
         "allow_migrations": "Apply migrations that the release that serves cannot live with.",
+        "allow_dirty": "Deploy the commit though your clone has work that is not in it; matters with git.transfer push only.",
         "skip_unreachable": "Go on without hosts that cannot be reached, and name them.",
         "catch_up": "Deploy nothing new: bring hosts that were left out to what most of them serve.",
         **_WAIT,
@@ -47,6 +48,7 @@ def deploy(
     commit: str = "",
     resume: bool = False,
     allow_migrations: bool = False,
+    allow_dirty: bool = False,
     skip_unreachable: bool = False,
     catch_up: bool = False,
     wait: int = 0,
@@ -67,6 +69,7 @@ def deploy(
     nothing is written, and everything that would run is printed.
     """
     operations.wait_for_lock(fleet, wait)
+    operations.allow_dirty((each.runner for each in fleet.members), allowed=allow_dirty)
     how = {"allow_migrations": allow_migrations, "skip_unreachable": skip_unreachable, "catch_up": catch_up}
     if resume:
         operations.resume(fleet)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fabdjango import operations
+from fabdjango import operations, surveying
 from fabdjango.commands import git as build
 from fabdjango.runner import Runner
 from fabdjango.session import host_task
@@ -17,9 +17,10 @@ def clone(runner: Runner) -> None:
     """
     Make the bare mirror of the repository on the host.
 
-    A second run only fetches. Reads repository and root.
+    A second run only fetches. Reads repository and root. With git.transfer push,
+    the branch comes from your clone.
     """
-    runner.do(build.clone_mirror(runner.site.settings, runner.site.layout))
+    surveying.bring(runner, build.clone_mirror(runner.site.settings, runner.site.layout))
 
 
 @host_task()
@@ -28,12 +29,18 @@ def fetch(runner: Runner) -> None:
     Bring the mirror up to date with the repository.
 
     Branches and tags that are gone there go here too. Nothing that serves changes.
+    With git.transfer push, the branch is sent from your clone instead.
     """
-    runner.do(build.fetch_mirror(runner.site.settings, runner.site.layout))
+    surveying.bring(runner, build.fetch_mirror(runner.site.settings, runner.site.layout))
 
 
-@host_task(help={"commit": "Branch, tag, or short or full commit; the branch of the settings if empty."})
-def checkout(runner: Runner, commit: str = "") -> None:
+@host_task(
+    help={
+        "commit": "Branch, tag, or short or full commit; the branch of the settings if empty.",
+        "allow_dirty": "Take the commit though your clone has work that is not in it; matters with git.transfer push only.",
+    }
+)
+def checkout(runner: Runner, commit: str = "", allow_dirty: bool = False) -> None:
     """
     Put a commit into a release directory of its own.
 
@@ -42,6 +49,7 @@ def checkout(runner: Runner, commit: str = "") -> None:
     venv.install and let it serve with release.activate. A second run makes a
     second release.
     """
+    operations.allow_dirty([runner], allowed=allow_dirty)
     operations.checkout(runner, commit or runner.site.settings.branch)
 
 

@@ -248,6 +248,26 @@ def resolve(ref):
     return "", "unknown"
 
 
+def is_whole(sha):
+    """True if everything that a commit stands on is in the mirror: of a pack that was cut, or not enough, the commit alone may be."""
+    return git("rev-list", "--objects", "--quiet", sha, "--not", "--all") is not None
+
+
+def tips():
+    """The newest commits that branches, tags and earlier pushes have left in the mirror, and those of complete releases."""
+    listed = git(
+        "for-each-ref",
+        "--sort=-creatordate",
+        "--count=200",
+        "--format=%(objecttype) %(objectname) %(*objecttype) %(*objectname)",
+    )
+    words = (listed or b"").decode("ascii", "replace").split()
+    found = dict.fromkeys(sha for kind, sha in zip(words, words[1:]) if kind == "commit")
+    made = [(marker or {}).get("commit") for marker in releases().values()]
+    found.update(dict.fromkeys(sha for sha in made if sha and sha not in found and is_whole(sha)))
+    return list(found)
+
+
 def near_refs(ref):
     """Names of branches and tags that look like ``ref``."""
     import difflib
@@ -285,6 +305,8 @@ def managed():
 
 
 SHA, KIND = resolve(P["ref"]) if P["ref"] else ("", "")
+if P["pushed"] and SHA and not is_whole(SHA):
+    SHA, KIND = "", "unknown"
 LISTING = (git("ls-tree", "-r", "-z", SHA) or b"").decode("utf-8", "surrogateescape").split("\0") if SHA else []
 TREE = {}
 for entry in LISTING:
@@ -325,6 +347,7 @@ facts = {
     ),
     "first_deploy_done": os.path.exists(os.path.join(ROOT, "first-deploy.done")),
     "mirror": os.path.exists(os.path.join(MIRROR, "HEAD")),
+    "tips": tips() if P["pushed"] else [],
     "managed": managed(),
     "shared_env": digest(os.path.join(ROOT, "shared", ".env")),
     "shared_local_settings": digest(os.path.join(ROOT, "shared", "local_settings.py")),

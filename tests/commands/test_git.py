@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import given
@@ -13,6 +13,7 @@ from fabdjango.commands import git
 from fabdjango.exceptions import ConfigError
 from fabdjango.layout import Layout
 from tests.conftest import LAYOUT, RELEASE, SHA, sample_settings, shell, shown
+from tests.local.sample import Repository
 from tests.test_escape import HOSTILE, special
 
 
@@ -53,6 +54,88 @@ def test_a_repository_that_looks_like_an_option() -> None:
     assert body == shell("""
         GIT_TERMINAL_PROMPT=0 GIT_ASKPASS=/bin/false SSH_ASKPASS=/bin/false GIT_SSH_COMMAND='ssh -o BatchMode=yes -o ConnectTimeout=20' timeout -k 10 300 git ls-remote --heads --tags -- '--upload-pack=touch '"'"'/tmp/owned'"'"''
     """)
+
+
+def test_receive() -> None:
+    """What killed runs left is cleared; the commit is noted once it is whole; of those noted, the newest and the releases' stay."""
+    step = git.receive(LAYOUT, b"PACK" * 700, SHA, "it's", ["f" * 40, SHA])
+    assert step.feed == b"PACK" * 700
+    assert shown(step) == shell(r"""
+        # receive: receive 0123456789ab from the operator's clone (2.8 kB)
+        # reads 2800 bytes
+        mkdir -p -- '/srv/it'"'"'s here' '/srv/it'"'"'s here/releases' '/srv/it'"'"'s here/venvs' '/srv/it'"'"'s here/shared' '/srv/it'"'"'s here/run'
+        if ! [ -e '/srv/it'"'"'s here/repo.git/HEAD' ]; then
+          git init --quiet --bare -- '/srv/it'"'"'s here/repo.git'
+        fi
+        find '/srv/it'"'"'s here/repo.git' -name '*.lock' -type f -delete
+        find '/srv/it'"'"'s here/repo.git/objects' -name 'tmp_*' -type f -delete
+        git --git-dir='/srv/it'"'"'s here/repo.git' -c gc.autoDetach=false -c maintenance.autoDetach=false -c core.fsync=all index-pack --stdin --fix-thin --strict=badDate=ignore,badEmail=ignore,badName=ignore,badTimezone=ignore,missingEmail=ignore,missingNameBeforeEmail=ignore,missingSpaceBeforeDate=ignore,missingSpaceBeforeEmail=ignore,multipleAuthors=ignore,zeroPaddedDate=ignore,zeroPaddedFilemode=ignore >/dev/null
+        git --git-dir='/srv/it'"'"'s here/repo.git' rev-list --objects --quiet 0123456789abcdef0123456789abcdef01234567 --not --all || refuse 'objects of the commit are missing'
+        git --git-dir='/srv/it'"'"'s here/repo.git' -c gc.autoDetach=false -c maintenance.autoDetach=false -c core.fsync=all update-ref refs/fabdjango/pushed/0123456789abcdef0123456789abcdef01234567 0123456789abcdef0123456789abcdef01234567
+        git --git-dir='/srv/it'"'"'s here/repo.git' -c gc.autoDetach=false -c maintenance.autoDetach=false -c core.fsync=all update-ref 'refs/heads/it'"'"'s' 0123456789abcdef0123456789abcdef01234567 || note 'the mirror has another branch in the way of it'"'"'s, which stays as it is'
+        n=0
+        for ref in $(git --git-dir='/srv/it'"'"'s here/repo.git' for-each-ref --sort=-committerdate --format='%(refname)' refs/fabdjango/pushed); do
+          n=$((n + 1)); [ $n -gt 50 ] || continue
+          case ' 0123456789abcdef0123456789abcdef01234567 ffffffffffffffffffffffffffffffffffffffff ' in *" ${ref##*/} "*) ;; *) git --git-dir='/srv/it'"'"'s here/repo.git' update-ref -d "$ref";; esac
+        done
+        git --git-dir='/srv/it'"'"'s here/repo.git' -c gc.autoDetach=false -c maintenance.autoDetach=false -c core.fsync=all gc --auto --quiet
+    """)
+    assert "heads" not in git.receive(LAYOUT, b"PACK", SHA).body
+
+
+def test_receiving_again_and_again(tmp_path: Path) -> None:
+    """Old flaws are taken; a commit whose objects are missing is not noted; a branch may be in the way; the rest grows old."""
+    layout = Layout(PurePosixPath(tmp_path / "it's here"), "blog")
+    mirror = Path(layout.mirror)
+    clone = Repository(tmp_path / "it's a clone")
+
+    def receive(
+        pack: bytes, sha: str, branch: str = "", keep: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        body = f'note() {{ echo "note: $*"; }}; refuse() {{ echo "$*"; exit 1; }}; set -e\n{git.receive(layout, b"", sha, branch, keep).body}'
+        done = subprocess.run(["sh", "-c", body], input=pack, capture_output=True, check=False)
+        return subprocess.CompletedProcess([], done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def pack(*revisions: str) -> bytes:
+        words = ["git", "pack-objects", "--revs", "--thin", "--stdout", "-q"]
+        text = "\n".join(revisions).encode()
+        return subprocess.run(words, cwd=clone.path, input=text, capture_output=True, check=True).stdout
+
+    def refs() -> list[str]:
+        words = ["git", "for-each-ref", "--format=%(refname)"]
+        return subprocess.run(words, cwd=mirror, capture_output=True, text=True, check=True).stdout.split()
+
+    first, second = clone.commit({"a b": "it's one"}), clone.commit({"a b": "it's two"})
+    done = receive(pack(second, f"^{first}"), second)
+    assert done.returncode != 0
+    assert refs() == []
+    done = receive(pack(second)[:-30], second)
+    assert done.returncode != 0
+    assert refs() == []
+    (mirror / "objects/pack/tmp_pack_x").write_text("left by a killed run")
+    assert receive(pack(first), first, "a").returncode == 0
+    assert not list((mirror / "objects/pack").glob("tmp_*"))
+    done = receive(pack(second, f"^{first}"), second, "a/b")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "note: the mirror has another branch in the way of a/b, which stays as it is\n",
+    )
+    pushed = "refs/fabdjango/pushed"
+    assert refs() == [*sorted((f"{pushed}/{first}", f"{pushed}/{second}")), "refs/heads/a"]
+    # A tree as old versions of git wrote it.
+    tree = b"040000 d\0" + bytes.fromhex(clone.git("rev-parse", "HEAD^{tree}"))
+    words = ["git", "hash-object", "-t", "tree", "--literally", "-w", "--stdin"]
+    flawed = subprocess.run(words, cwd=clone.path, input=tree, capture_output=True, check=True).stdout.decode().strip()
+    old = clone.git("commit-tree", flawed, "-p", second, "-m", "It's old")
+    done = receive(pack(old, f"^{second}"), old)
+    assert done.returncode == 0, done.stderr
+    for number in range(55):
+        subprocess.run(["git", "update-ref", f"{pushed}/{number:040}", second], cwd=mirror, check=True)
+    assert receive(pack(old), old, keep=(first,)).returncode == 0
+    left = refs()
+    assert {f"{pushed}/{old}", f"{pushed}/{first}"} < set(left)
+    # The two that stay in any case may be among the newest.
+    assert 50 + 1 <= len(left) <= 50 + 2 + 1
 
 
 def test_clone_mirror() -> None:

@@ -20,14 +20,17 @@ class FleetStage:
     One operator, one repository, ``count`` servers with addresses of their own and one database.
 
     The first server is the primary; its stage is where settings and commits are made.
+    ``others`` is what the environment of the other servers has more.
     """
 
-    def __init__(self, tools: Tools, count: int) -> None:
+    def __init__(self, tools: Tools, count: int, *, others: Mapping[str, str] | None = None) -> None:
         self.keys = Path(tempfile.mkdtemp(prefix="fk", dir="/tmp"))
         # One key lets the operator in everywhere, as one account's key does.
-        self.hosts, known = [], ""
+        self.hosts: list[Stage] = []
+        known = ""
         for number in range(11, 11 + count):
-            self.hosts.append(Stage(tools, address=f"127.0.0.{number}", keys=self.keys))
+            more = others if self.hosts else None
+            self.hosts.append(Stage(tools, address=f"127.0.0.{number}", keys=self.keys, environ=more))
             known += self.hosts[-1].server.known_hosts_path.read_text(encoding="utf-8")
         self.first = self.hosts[0]
         self.repository = self.first.repository

@@ -96,6 +96,8 @@ class Fleet:
         self.members = [Member(each, leads=each.site.host == primary or len(runners) == 1) for each in runners]
         self.tell = tell
         self.skipped: list[Member] = []
+        self.interrupted = False
+        """Ctrl-C was pressed: nothing new begins, and what has switched goes back."""
         self._parallel = parallel
         self._batch = batch
 
@@ -134,8 +136,18 @@ class Fleet:
         elif todo:
             # Threads that a second Ctrl-C has left behind must not keep the process.
             with _Pool(min(self._parallel, len(todo))) as pool:
-                pool.finish([pool.submit(_attempt_among_others, deed, member) for member in todo], todo)
+                futures = [pool.submit(_attempt_among_others, deed, member) for member in todo]
+                pool.finish(futures, todo, self._interrupt)
         return [member for member in todo if member.error]
+
+    def _interrupt(self) -> None:
+        self.tell.say(
+            "you stop watching: hosts that have switched go back by themselves"
+            if self.interrupted
+            else "interrupted: a switch that has begun goes on to its end, then all go back; Ctrl-C again stops watching",
+            style="yellow",
+        )
+        self.interrupted = True
 
     def need(self, failed: Sequence[Member], what: str) -> None:
         """Raise if hosts have failed before anything that serves was touched: of one host its own error, else all of them."""
@@ -210,19 +222,20 @@ def _attempt_among_others(deed: Callable[[Member], object], member: Member) -> N
 class _Pool(ThreadPoolExecutor):
     """Threads whose work can be called off: by the first Ctrl-C what may end at any time, by the second the watching."""
 
-    def finish(self, futures: Sequence[Future[None]], members: Sequence[Member]) -> None:
-        """Wait until all are done."""
-        interrupted = 0
+    def finish(self, futures: Sequence[Future[None]], members: Sequence[Member], interrupt: Callable[[], None]) -> None:
+        """Wait until all are done; ``interrupt`` hears of each Ctrl-C."""
         while True:
             try:
                 wait(futures)
                 break
             except KeyboardInterrupt:
-                interrupted += 1
+                interrupt()
                 for future in futures:
                     future.cancel()
                 for member in members:
                     threading.Thread(target=member.runner.transport.interrupt, daemon=True).start()
         for future, member in zip(futures, members, strict=True):
             if future.cancelled():
-                member.error = member.error or FabdjangoError("interrupted before it began", host=member.host)
+                kind = UnknownStateError if member.waiting else FabdjangoError
+                member.error = kind("interrupted before it began", host=member.host)
+                member.fate = "unknown" if member.waiting else member.fate

@@ -29,7 +29,7 @@ def switch(fleet: Fleet, event: str) -> None:
     moving = [each for each in fleet.members if not each.serves]
     for number, batch in enumerate(fleet.batches(moving), 1):
         failed = fleet.each(_activates(event), batch)
-        if failed:
+        if failed or fleet.interrupted:
             _give_up(fleet, failed)
         if not fleet.alone:
             fleet.tell.say(_progress(batch, number, moving), style="bold")
@@ -121,10 +121,11 @@ def _give_up(fleet: Fleet, failed: list[Member]) -> None:
         raise failed[0].error
     waiting = [each for each in fleet.members if each.waiting]
     if waiting:
-        fleet.tell.say(f"{_names(failed)} failed: {_names(waiting)} go back", style="yellow")
+        why = f"{_names(failed)} failed" if failed else "interrupted"
+        fleet.tell.say(f"{why}: {_names(waiting)} go back", style="yellow")
         fleet.each(_take_back, waiting)
     fates = {each.fate for each in fleet.members}
-    message = f"{len(failed)} of {len(fleet.members)} hosts did not switch"
+    message = f"{len(failed)} of {len(fleet.members)} hosts did not switch" if failed else "interrupted"
     if "unknown" in fates or "new" in fates:
         raise fleet.verdict(message, state=_unsure(fleet), exit_code=2, cure=_look(fleet))
     if "back" in fates:

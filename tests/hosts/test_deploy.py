@@ -228,6 +228,17 @@ def test_ssh_config_names_host_account_and_key(sites: Sites, bookworm: Machine) 
     assert outcome.ended().error == ""
 
 
+def test_the_sample_project_on_debian_13(sites: Sites, trixie: Machine) -> None:
+    """Another Debian, another Python, and the same one command."""
+    workplace = sites.workplace
+    workplace.know(trixie)
+    workplace.configure(**blog(sites))
+    workplace.deploy(trixie, sites.repositories["blog"].sample(1)).ended()
+    status, page = answer(trixie, 8001, host="blog.example.com")
+    assert (status, "First edition" in page) == (200, True)
+
+
+@pytest.mark.nightly
 def test_wagtails_own_requirements_on_debian_13(sites: Sites, trixie: Machine, daemon: Daemon) -> None:
     """The template untouched, on the Python that it asks for."""
     repository = daemon.repository("untouched")

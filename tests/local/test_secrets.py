@@ -84,7 +84,7 @@ def leaks(stage: Stage, *more: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("installer", ["uv", "pip"])
+@pytest.mark.parametrize("installer", ["uv", pytest.param("pip", marks=pytest.mark.nightly)])
 def test_nobody_sees_a_secret(staged: Staged, tools: Tools, index: str, installer: str) -> None:
     """Outputs, journal, command lines, sessions and files; of deploys that work, that fail, and that are reverted."""
     stage = staged()

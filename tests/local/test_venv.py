@@ -14,6 +14,8 @@ from tests.local.sample import BACKEND, DJANGO, make_project, make_wheel
 from tests.local.stage import Stage
 
 INSTALLERS = pytest.mark.parametrize("installer", ["uv", "pip"])
+#: Where pip does nothing that it does not do in the others too.
+UV_FIRST = pytest.mark.parametrize("installer", ["uv", pytest.param("pip", marks=pytest.mark.nightly)])
 PIP_ITSELF = {"pip", "setuptools", "wheel"}
 PYPROJECT = """\
 [build-system]
@@ -54,7 +56,7 @@ def installed(stage: Stage) -> dict[str, str]:
     return {name: version for name, version in stage.packages.items() if name not in PIP_ITSELF}
 
 
-@INSTALLERS
+@UV_FIRST
 def test_several_sources(stage: Stage, shelf: Path, installer: str) -> None:
     """Files that name files, a constraint, the project itself with an extra, and packages that the project does not list."""
     commit(
@@ -83,7 +85,7 @@ def test_several_sources(stage: Stage, shelf: Path, installer: str) -> None:
     assert key not in run.out
 
 
-@INSTALLERS
+@UV_FIRST
 def test_pyproject_only(stage: Stage, shelf: Path, installer: str) -> None:
     """Its dependencies are installed; with pip, which knows no other way, the project too."""
     commit(stage, pyproject__toml=PYPROJECT, backend__py=BACKEND)

@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -174,3 +176,34 @@ def test_nobody_answers(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     assert asked(f"127.0.0.1:{port}", timeout=1)[0] == 1
+
+
+def test_a_release_that_turns_bad_a_little_later_is_found_by_soaking(tmp_path: Path) -> None:
+    """Without it, three good answers are enough."""
+    script: list[dict[str, Any]] = [*[{}] * 5, {"status": 500}]
+    with serving(tmp_path, script) as bind:
+        assert asked(bind) == (0, f"{RELEASE} serves on {bind}")
+    with serving(tmp_path, script) as bind:
+        status, said = asked(bind, soak=30, recycles=False)
+    assert (status, said.splitlines()[0]) == (1, "/it's answers 500, not 200")
+
+
+def test_a_program_that_was_started_again_begins_its_soaking_anew(tmp_path: Path) -> None:
+    """However fast it was: whoever listens is another process."""
+    place = tmp_path / "it's a.sock"
+    with ThreadPoolExecutor(1) as pool:
+        with serving(tmp_path, [{}]) as bind:
+            began = time.monotonic()
+            found = pool.submit(asked, bind, soak=2, recycles=False)
+            time.sleep(1.2)  # so long the first one lives
+        with serving(tmp_path, [{}]):
+            assert found.result() == (0, f"{RELEASE} serves on unix:{place}")
+    assert time.monotonic() - began > 3
+
+
+def test_a_worker_that_dies_while_it_soaks(tmp_path: Path) -> None:
+    """More workers were heard than there are: one was replaced; where workers are replaced on purpose, that is no sign."""
+    with serving(tmp_path, [{}], workers=2) as bind:
+        status, said = asked(bind, workers=1, soak=3, recycles=False, timeout=2)
+        assert (status, said[:22]) == (1, "a worker died within 0")
+        assert asked(bind, workers=1, soak=1, recycles=True)[0] == 0

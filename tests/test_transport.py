@@ -41,7 +41,7 @@ from fabdjango.transport import Account, FabricTransport, PhaseResult, StepResul
 HERE = Account()
 
 
-def until(condition: object, seconds: float = 20) -> None:
+def until(condition: object, seconds: float = 60) -> None:
     """Wait for something that is about to be so."""
     assert callable(condition)
     give_up = time.monotonic() + seconds

@@ -28,8 +28,9 @@ from fabdjango.namespaces import release as _release
 from fabdjango.namespaces import supervisor as _supervisor
 from fabdjango.namespaces import systemd as _systemd
 from fabdjango.namespaces import venv as _venv
-from fabdjango.session import choose_stage, own_settings, plain_task, reserve
+from fabdjango.session import choose_stage, own_settings, reserve
 from fabdjango.settings import ROOT_KEY
+from fabdjango.tasking import plain_task
 
 __all__ = [
     "django",

@@ -77,11 +77,12 @@ ROOMS: dict[str, set[str]] = {
     "webserver": _HOST | _DECIDED,
     "session": {"fleet", "board"} | _HOST | _RUNNING | _DECIDED,
     "namespaces": {
-        *{"operations", "programs", "webserver", "overview", "session", "commands", "settings", "inventory"},
+        *{"operations", "programs", "webserver", "overview", "session", "tasking", "commands", "settings", "inventory"},
         *_WHOLE,
         *_HOST,
     },
-    "collection": {"namespaces", "session", "configuration", "settings"},
+    "tasking": {"session", "configuration", "escape"},
+    "collection": {"namespaces", "session", "tasking", "configuration", "settings"},
     "testing": {"transport", "recording"},
     "fabdjango": {"collection", "version"},
 }
@@ -89,7 +90,7 @@ ROOMS: dict[str, set[str]] = {
 GUESTS = {
     "fabric": {"login", "transport", "session"},
     "paramiko": {"login", "transport", "inventory_files"},
-    "invoke": {"session", "collection", "namespaces", "recording", "inventory_files"},
+    "invoke": {"session", "tasking", "collection", "namespaces", "recording", "inventory_files"},
     "jinja2": {"render"},
     "rich": {"report", "board"},
     "asyncssh": {"testing"},

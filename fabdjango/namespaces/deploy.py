@@ -10,8 +10,9 @@ from fabdjango import deploying, operations, overview, returning
 from fabdjango.fleet import Fleet
 from fabdjango.inventory import table
 from fabdjango.runner import Runner
-from fabdjango.session import chosen_hosts, configuration, fleet_task, host_task, plain_task
+from fabdjango.session import chosen_hosts, configuration
 from fabdjango.settings import setting_rows
+from fabdjango.tasking import fleet_task, host_task, plain_task
 
 __all__ = [
     "check",

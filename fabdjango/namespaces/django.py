@@ -7,7 +7,7 @@ import shlex
 from fabdjango import operations
 from fabdjango.commands import django as build
 from fabdjango.runner import Runner
-from fabdjango.session import host_task
+from fabdjango.tasking import host_task
 
 __all__ = [
     "check",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fabdjango import operations
 from fabdjango.commands import gunicorn as build
 from fabdjango.runner import Runner
-from fabdjango.session import host_task
+from fabdjango.tasking import host_task
 
 __all__ = ["check", "configure", "run", "status"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fabdjango import webserver
 from fabdjango.commands import nginx as build
 from fabdjango.runner import Runner
-from fabdjango.session import host_task
+from fabdjango.tasking import host_task
 
 __all__ = ["check", "configure", "disable", "enable", "logs", "reload", "status"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fabdjango import operations
 from fabdjango.runner import Runner
-from fabdjango.session import host_task
+from fabdjango.tasking import host_task
 
 __all__ = ["activate", "pin", "unpin"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fabdjango import operations, surveying
 from fabdjango.commands import venv as build
 from fabdjango.runner import Runner
-from fabdjango.session import host_task
+from fabdjango.tasking import host_task
 
 __all__ = ["create", "diff", "freeze", "install", "package"]
 

@@ -74,9 +74,9 @@ def under_load(stage: Stage, acts: str, profile: Profile, quiet: float) -> tuple
 
 @pytest.mark.parametrize("manager", MANAGERS)
 def test_no_request_is_lost(stages: Callable[[str], Stage], manager: str) -> None:
-    """Two deploys and a rollback: code, dependencies, settings, static files and the schema change."""
+    """Three deploys and a rollback: code, dependencies, settings, static files and the schema change."""
     stage = stages(manager)
-    report, wrong = under_load(stage, "ddr", SHORT, 8)
+    report, wrong = under_load(stage, "dddr", SHORT, 8)
     invariants.held(wrong)
     assert invariants.settled(stage.site) == []
     assert invariants.secrets(stage.site, CANARY, stage.said) == []

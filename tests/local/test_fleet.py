@@ -12,6 +12,9 @@ from tests.local.fleet import FleetStage
 from tests.local.sample import make_project
 from tests.local.stage import Tools, until
 
+#: Its hosts are made once.
+pytestmark = pytest.mark.xdist_group("fleet")
+
 
 @pytest.fixture(scope="module")
 def fleet(tools: Tools) -> Iterator[FleetStage]:

@@ -11,6 +11,9 @@ import pytest
 from tests.local.sample import make_project
 from tests.local.stage import Stage, Tools
 
+#: They tell one story in their order.
+pytestmark = pytest.mark.xdist_group("push")
+
 
 @pytest.fixture(scope="module")
 def pushed(tools: Tools) -> Iterator[Stage]:

@@ -486,7 +486,7 @@ class FabricTransport:
             lease.end()
 
     def _render(self, phase: Phase, account: Account, run: str) -> str:
-        leased = phase.lock is not None and not phase.hold and phase.lock.token in self._leased
+        leased = phase.lock is not None and phase.lock.token in self._leased
         pause, _, where = os.environ.get(PAUSE_VARIABLE, "").partition("@")
         pause = pause if where in ("", self.host) else ""
         return render_script(phase, run=run, owner=account.owner, login=account.login, leased=leased, pause=pause)

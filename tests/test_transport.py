@@ -196,6 +196,16 @@ def test_a_deployment_takes_four_sessions(server: EmbeddedServer, ada: Deployer,
     assert journal(server) == ["serves"]
 
 
+def test_a_second_survey_keeps_what_the_first_has_won(ada: Deployer, bob: Deployer) -> None:
+    """It asks for the lock too, and finds it its own; the lock goes when it is let go of once."""
+    assert ada.do(step("survey"), hold=True).status == 0
+    assert ada.do(step("survey"), hold=True).status == 0
+    assert ada.do(step("prepare")).status == 0
+    assert bob.do(step("never")).status == LOCKED
+    ada.transport.release()
+    assert bob.do(step("his")).status == 0
+
+
 # --- bytes in, bytes out --------------------------------------------------------------
 
 MUCH = os.urandom(20_000_000)

@@ -70,8 +70,8 @@ def render_detached(script: str, *, run: str, folder: PurePosixPath) -> str:
         raw(f"find {quote_path(folder)} -type f -mtime +7 -delete 2>/dev/null"),
         raw(f"log={quote_path(log)}"),
         raw(f': > "$log" && sync -- "$log" {quote_path(folder)} || exit {_NO_ROOM}'),
-        # A shell ignores these in what it starts in the background, and what is ignored there cannot be trapped.
-        raw("heed='env --default-signal=INT,QUIT'; $heed true 2>/dev/null || heed="),
+        # A shell ignores these in what it starts in the background, and nohup a hang-up; what is ignored cannot be trapped.
+        raw("heed='env --default-signal=INT,QUIT,HUP'; $heed true 2>/dev/null || heed="),
         raw(f'$heed setsid sh -c {quote(_KEEPER)} sh {run} "$log" > "$log" 2>&1 <<\'{mark}\' &\n{script}\n{mark}'),
         raw('tail -c +1 -s 0.1 -f --pid="$!" -- "$log"'),
         raw("}"),

@@ -23,6 +23,7 @@ def surveyed(root: Path) -> Facts:
         "manage": "manage.py",
         "shared": [],
         "managed": [[str(root / "it's secret"), True], [str(root / "it's shown"), False]],
+        "pushed": False,
     }
     text = f"PARAMETERS = {given!r}\n{onhost.source('survey')}"
     done = subprocess.run([sys.executable, "-"], input=text, capture_output=True, text=True, check=True)

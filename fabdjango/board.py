@@ -55,11 +55,6 @@ class Board:
             for line in text.split("\n"):
                 self.write(self.redactor.hide(line), style)
 
-    def table(self, rows: Iterable[tuple[str, ...]]) -> None:
-        """Rows of the same number of cells, below each other; with ``json`` a list a row."""
-        for line in columns(rows):
-            self.say(line)
-
     def write(self, text: str, style: str = "") -> None:
         """One line that has been through the redactor."""
         with self._lock:

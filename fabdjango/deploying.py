@@ -45,7 +45,7 @@ def deploy(
     _one_id_for_all(fleet, release)
     fleet.each(_answers)
     if all(each.serves for each in fleet.members):
-        _done(fleet, "unchanged", " already, and answers")
+        done(fleet, "unchanged", fleet.members[0].planned.release, " already, and answers")
         return
     moving = [each for each in fleet.members if not each.serves]
     _prepare_all(fleet, moving)
@@ -53,7 +53,7 @@ def deploy(
     if not allow_migrations:
         _refuse_unsafe(fleet, moving)
     rollout.switch(fleet, "deploy")
-    _done(fleet, "deployed", "")
+    done(fleet, "deployed", fleet.members[0].planned.release)
 
 
 def gather(fleet: Fleet, ref: str, *, fetch: bool = True, skip_unreachable: bool = False) -> None:
@@ -302,11 +302,6 @@ def migration_lines(found: DjangoFacts) -> list[str]:
 
 
 # --- the last line ----------------------------------------------------------------
-
-
-def _done(fleet: Fleet, word: str, more: str) -> None:
-    release = fleet.members[0].planned.release
-    done(fleet, word, release, more)
 
 
 def done(fleet: Fleet, word: str, release: str, more: str = "") -> None:

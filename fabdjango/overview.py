@@ -11,7 +11,6 @@ from fabdjango.commands import release as releases
 from fabdjango.exceptions import ConnectError, FabdjangoError, StepFailedError
 from fabdjango.facts import Facts, read_facts
 from fabdjango.fleet import Fleet, Member
-from fabdjango.plan import Step
 from fabdjango.surveying import look
 
 __all__ = ["status"]
@@ -75,15 +74,11 @@ def _look_at(member: Member) -> _Seen:
     commit = str(facts.current_marker.get("commit", ""))
     phase = recipes.survey(runner.site, commit, fetch=False, lock=False)
     try:
-        again = runner.run(replace(phase, name="status", steps=(*phase.steps, _captured(health))))
+        again = runner.run(replace(phase, name="status", steps=(*phase.steps, health)))
     except StepFailedError as error:
         return _Seen(facts.current, "no", (error.message, *_odd(member, facts)), ill=True)
     step = again.step("survey")
     return _Seen(facts.current, "yes", _odd(member, read_facts(step.output) if step else facts))
-
-
-def _captured(step: Step) -> Step:
-    return replace(step, capture=True)
 
 
 def _odd(member: Member, facts: Facts) -> tuple[str, ...]:

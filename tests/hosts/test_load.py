@@ -1,6 +1,9 @@
 """
 No request is lost by a deploy or a rollback, none is answered by two releases at once, and answers stay fast.
 
+How fast is said by every run and judged only by the nightly one, which has the machine to itself: beside other tests a
+percentile says more of them than of the site.
+
 Sixteen connections that are kept open, clients without, posts in pieces and long requests ask all the while.
 """
 
@@ -40,8 +43,14 @@ def changes(number: int) -> dict[str, bool]:
     }
 
 
-def under_load(stage: Stage, acts: str, profile: Profile, quiet: float) -> tuple[Report, list[str]]:
-    """Deploy (d) and roll back (r) while everybody asks; `quiet` seconds are for comparison, half of them before."""
+def under_load(
+    stage: Stage, acts: str, profile: Profile, quiet: float, *, slower: float | None = None
+) -> tuple[Report, list[str]]:
+    """
+    Deploy (d) and roll back (r) while everybody asks; `quiet` seconds are for comparison, half of them before.
+
+    `slower` is how many times longer the 99th percentile may be while something happens.
+    """
     windows = []
     wrong: list[str] = []
     served = [stage.site.serving()]
@@ -67,7 +76,7 @@ def under_load(stage: Stage, acts: str, profile: Profile, quiet: float) -> tuple
     busy, calm = (report.percentile(0.99, within=each) for each in (windows, report.outside(windows)))
     print(f"{stage.manager} {acts}: {report}, p99 {calm:.0f} ms without and {busy:.0f} ms during deploys, links were looked at {watch.rate:.0f} times a second")  # fmt: skip
     wrong += [*report.failures, *report.mixed(stage.shop.mixed), *watch.violations()]
-    if busy > 3 * max(calm, FLOOR):
+    if slower is not None and busy > slower * max(calm, FLOOR):
         wrong.append(f"p99 is {busy:.0f} ms during deploys and {calm:.0f} ms without")
     return report, wrong
 
@@ -90,7 +99,7 @@ def test_no_request_is_lost(stages: Callable[[str], Stage], manager: str) -> Non
 def test_no_request_is_lost_in_many_deploys(stages: Callable[[str], Stage], manager: str) -> None:
     """Twenty deploys and five rollbacks, with requests of 10 s and posts over 5 s."""
     stage = stages(manager)
-    _, wrong = under_load(stage, "ddddr" * 5, FULL, 30)
+    _, wrong = under_load(stage, "ddddr" * 5, FULL, 30, slower=3)
     invariants.held(wrong)
     assert invariants.settled(stage.site) == []
     assert invariants.releases(stage.site, 4) == []

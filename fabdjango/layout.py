@@ -53,6 +53,11 @@ class Layout:
         return self.shared / ".env"
 
     @property
+    def generated_env(self) -> PurePosixPath:
+        """Values that were made on the host and are never shown, such as passwords; the next release takes a copy."""
+        return self.shared / "generated.env"
+
+    @property
     def local_settings(self) -> PurePosixPath:
         """The settings module that the next release takes a copy of."""
         return self.shared / "local_settings.py"

@@ -16,6 +16,7 @@ from typing import Any
 
 from invoke.tasks import Task
 
+from fabdjango.body import render_body
 from fabdjango.configuration import Layer, resolve
 from fabdjango.escape import Redactor, Secret, Shell
 from fabdjango.fleet import Fleet
@@ -25,7 +26,7 @@ from fabdjango.recipes import Site
 from fabdjango.render import Templates
 from fabdjango.report import Report
 from fabdjango.runner import Runner
-from fabdjango.script import AWAITING, FAILED, KEPT, REVERTED, Event, render_body
+from fabdjango.script import AWAITING, FAILED, KEPT, REVERTED, Event
 from fabdjango.transport import Account, Listener, PhaseResult, StepResult
 
 __all__ = ["RecordingTransport", "call", "runner"]

@@ -9,9 +9,10 @@ import re
 import sys
 from typing import Any, Literal, TextIO
 
+from fabdjango.body import render_body
 from fabdjango.escape import Redactor
 from fabdjango.plan import Phase, Put
-from fabdjango.script import Event, render_body
+from fabdjango.script import Event
 from fabdjango.transport import StepResult
 
 __all__ = ["Report", "difference", "printable"]

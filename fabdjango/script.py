@@ -8,14 +8,14 @@ run, so that no program's output can be taken for one.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fabdjango.escape import Shell, block, env_name, python_literal, quote, quote_path, raw, sh
+from fabdjango.body import PRELUDE, render_body
+from fabdjango.escape import Shell, block, env_name, quote, quote_path, raw, sh
 from fabdjango.locking import LOCKED, UNDERWAY, become, join_steps, own_locks, take_lock
-from fabdjango.plan import OWNER, Phase, Put, Step
+from fabdjango.plan import OWNER, Phase, Step
 
 __all__ = [
     "AWAITING",
@@ -30,8 +30,6 @@ __all__ = [
     "Event",
     "EventParser",
     "bootstrap",
-    "render_body",
-    "render_put",
     "render_script",
     "render_settling",
 ]
@@ -69,69 +67,6 @@ def bootstrap(script: bytes) -> str:
     """
     read = f'p=$(head -c "$1"); case $p in *"{_END}") eval "$p";; *) exit {_CUT};; esac'
     return str(sh("sh", "-c", read, "sh", len(script)))
-
-
-_PRELUDE = r"""
-LC_ALL=C.UTF-8; export LC_ALL
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; export PATH
-umask 022
-cd -- "$HOME" 2>/dev/null || cd /
-report() { printf '\036%s %s\n' "$FABDJANGO_RUN" "$*"; }
-note() { report note "$*"; }
-unchanged() { report unchanged "$*"; exit 0; }
-refuse() { printf '%s\n' "$*"; exit 1; }
-replace() { # FILE MODE < content: an atomic replacement that leaves an equal file alone
-  mkdir -p -- "$(dirname -- "$1")"
-  t=$(umask 077; mktemp -- "$(dirname -- "$1")/.fabdjango.XXXXXX")
-  if base64 -d > "$t" && chmod "$2" -- "$t" && sync -- "$t"; then
-    if [ -f "$1" ] && [ ! -L "$1" ] && cmp -s -- "$t" "$1" && [ "$(stat -c %a -- "$1")" = "$(stat -c %a -- "$t")" ]; then
-      rm -f -- "$t"; return 0
-    fi
-    mv -fT -- "$t" "$1" && changed_files=1 && return 0
-  fi
-  rm -f -- "$t"; printf 'cannot write %s\n' "$1"; return 1
-}
-changed_files=
-"""
-
-
-def render_put(put: Put, *, shown: bool = False) -> Shell:
-    """
-    The shell that replaces one file; the content is a here-document and so never an argument.
-
-    ``shown`` is for a reader: the content gives way to its size.
-    """
-    size = len(put.content.encode())
-    content = f"({size} bytes, hidden)" if put.secret else f"({size} bytes)"
-    return raw(
-        f"replace {quote_path(put.path)} {put.mode:o} <<'EOF'\n{content if shown else _base64(put.content)}\nEOF"
-    )
-
-
-def _base64(content: str) -> str:
-    import base64
-
-    text = base64.b64encode(content.encode()).decode()
-    return "\n".join(text[at : at + 76] for at in range(0, len(text), 76))
-
-
-def _program(step: Step, run: str, *, shown: bool) -> Shell:
-    if not step.program:
-        return Shell("")
-    if shown:
-        return raw(f"{step.interpreter} - # {step.program.strip().splitlines()[0].strip(chr(34))}")
-    data = python_literal(json.dumps(dict(step.parameters), sort_keys=True))
-    mark = f"{run}_PY"
-    return raw(
-        f"{step.interpreter} - <<'{mark}'\nimport json as _json\nPARAMETERS = _json.loads({data})\n{step.program}\n{mark}"
-    )
-
-
-def render_body(step: Step, run: str = "", *, shown: bool = False) -> Shell:
-    """What a step runs; ``shown`` is the form for a reader, without contents of files, programs and feeds."""
-    puts = (render_put(put, shown=shown) for put in step.puts)
-    fed = raw(f"# reads {len(step.feed)} bytes" if shown and step.feed else "")
-    return block(*puts, fed, step.body, _program(step, run, shown=shown))
 
 
 # In a step whose standard output is a file.
@@ -195,7 +130,7 @@ class _Renderer:
             words = f" {own_locks()}"
             joined = join_steps(lock) + ("paused=${2%/*}/paused\n" + _PAUSE_HERE if during else "")
         mark = f"{self.run}_AS"
-        text = f"FABDJANGO_RUN={self.run}\n{_PRELUDE}{joined}{body}\n"
+        text = f"FABDJANGO_RUN={self.run}\n{PRELUDE}{joined}{body}\n"
         read = f"head -c {len(text.encode())}" if step.feed else "cat"
         words = f"""{become(target, login=self.login)} {quote(f'eval "$({read})"')}{words}"""
         if step.feed:
@@ -280,7 +215,7 @@ def render_script(
     kept = names.index(phase.kept_from) if phase.kept_from else len(names)
     # In braces, as the shell runs nothing of a group whose end did not arrive, even where the text was cut after
     # a value that looks like our last line.
-    out = [f"# fabdjango: {phase.name}", "{", f"FABDJANGO_RUN={run}", _PRELUDE.strip(), "stage=run signalled= kept="]
+    out = [f"# fabdjango: {phase.name}", "{", f"FABDJANGO_RUN={run}", PRELUDE.strip(), "stage=run signalled= kept="]
     if phase.feeds:
         out.append("exec 6<&0 </dev/null")
     if any(step.fetch for step in phase.steps):
@@ -356,7 +291,7 @@ def render_settling(
     """
     _check_carried(Phase("settle", (decision,) if decision else ()), lease=True)
     it = _Renderer(Phase("settle", ()), env_name(run), owner, login)
-    out = ["# fabdjango: settle an activation", "{", f"FABDJANGO_RUN={run}", _PRELUDE.strip()]
+    out = ["# fabdjango: settle an activation", "{", f"FABDJANGO_RUN={run}", PRELUDE.strip()]
     if decision is not None:
         out.append(it.step(decision, "decision"))
     out += ["report follow", str(following), "report followed", f"{done} || exit 0", then or "exit 0", "}", _END]

@@ -10,12 +10,12 @@ from typing import Any
 from hypothesis import HealthCheck
 from hypothesis import settings as profiles
 
+from fabdjango.body import render_body
 from fabdjango.configuration import Layer, resolve
 from fabdjango.facts import Facts
 from fabdjango.layout import Layout
 from fabdjango.plan import Step
 from fabdjango.render import Templates
-from fabdjango.script import render_body
 from fabdjango.settings import Settings
 
 profiles.register_profile(

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fabdjango.body import render_body, render_put
 from fabdjango.escape import quote, raw, sh
 from fabdjango.plan import Lock, Phase, Put, Step
 from fabdjango.script import (
@@ -30,8 +31,6 @@ from fabdjango.script import (
     Event,
     EventParser,
     bootstrap,
-    render_body,
-    render_put,
     render_script,
 )
 from tests.test_escape import HOSTILE, carried

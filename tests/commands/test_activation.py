@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from fabdjango.body import render_body
 from fabdjango.commands import activation
 from fabdjango.escape import Shell
 from fabdjango.layout import Layout
 from fabdjango.plan import Put, Step
-from fabdjango.script import render_body
 from tests.conftest import LAYOUT, RELEASE, sample_templates, shell, shown
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
+from fabdjango.body import render_body
 from fabdjango.commands import static
 from fabdjango.exceptions import ConfigError
 from fabdjango.layout import Layout
 from fabdjango.plan import OWNER
-from fabdjango.script import render_body
 from tests.conftest import LAYOUT, sample_settings
 
 DAY = 86400

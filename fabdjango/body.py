@@ -6,7 +6,7 @@ import base64
 import json
 
 from fabdjango.escape import Shell, block, python_literal, quote_path, raw
-from fabdjango.plan import Put, Step
+from fabdjango.plan import ROOT, Put, Step
 
 __all__ = ["PRELUDE", "render_body", "render_put"]
 
@@ -56,12 +56,14 @@ def _base64(content: str) -> str:
 def _program(step: Step, run: str, *, shown: bool) -> Shell:
     if not step.program:
         return Shell("")
+    # Root's Python takes no module from where it happens to start.
+    interpreter = raw(f"{step.interpreter}{' -I' if step.user == ROOT else ''}")
     if shown:
-        return raw(f"{step.interpreter} - # {step.program.strip().splitlines()[0].strip(chr(34))}")
+        return raw(f"{interpreter} - # {step.program.strip().splitlines()[0].strip(chr(34))}")
     data = python_literal(json.dumps(dict(step.parameters), sort_keys=True))
     mark = f"{run}_PY"
     return raw(
-        f"{step.interpreter} - <<'{mark}'\nimport json as _json\nPARAMETERS = _json.loads({data})\n{step.program}\n{mark}"
+        f"{interpreter} - <<'{mark}'\nimport json as _json\nPARAMETERS = _json.loads({data})\n{step.program}\n{mark}"
     )
 
 

@@ -25,6 +25,7 @@ from fabdjango.namespaces import gunicorn as _gunicorn
 from fabdjango.namespaces import maintenance as _maintenance
 from fabdjango.namespaces import nginx as _nginx
 from fabdjango.namespaces import release as _release
+from fabdjango.namespaces import server as _server
 from fabdjango.namespaces import supervisor as _supervisor
 from fabdjango.namespaces import systemd as _systemd
 from fabdjango.namespaces import venv as _venv
@@ -40,6 +41,7 @@ __all__ = [
     "nginx",
     "ns",
     "release",
+    "server",
     "site",
     "supervisor",
     "systemd",
@@ -56,6 +58,7 @@ _NAMESPACES = {
     "nginx": _nginx,
     "maintenance": _maintenance,
     "release": _release,
+    "server": _server,
 }
 
 
@@ -98,6 +101,7 @@ systemd = _namespace("systemd")
 nginx = _namespace("nginx")
 maintenance = _namespace("maintenance")
 release = _namespace("release")
+server = _namespace("server")
 
 # --- stages ------------------------------------------------------------------
 
@@ -158,7 +162,7 @@ def _stage_task(name: str) -> Task[Any]:
 
 
 ns = _collection(None, _top, None)
-for _each in (git, venv, django, gunicorn, supervisor, systemd, nginx, maintenance, release):
+for _each in (git, venv, django, gunicorn, supervisor, systemd, nginx, maintenance, release, server):
     ns.add_collection(_each)
 _add_stages(ns)
 

@@ -35,6 +35,7 @@ class Facts:
     ``journal`` is its newest entries, oldest first.
     ``tips`` are commits that the mirror has with all that they stand on, if that was asked.
     ``managed`` maps a path to its digest and, unless secret, its text.
+    ``sudo`` says that who logs in may do anything as root, ``root_programs`` are the paths of what it may run else.
     """
 
     user: str = ""
@@ -47,6 +48,7 @@ class Facts:
     disk: tuple[int, int] = (0, 0)
     programs: Mapping[str, str] = field(default_factory=dict)
     sudo: bool = False
+    root_programs: tuple[str, ...] = ()
     systemd: bool = False
     python: Mapping[str, Any] = field(default_factory=dict)
     pip_config: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -83,6 +85,11 @@ class Facts:
     tracked_shared: tuple[str, ...] = ()
 
     @property
+    def commands_root(self) -> bool:
+        """True if who logs in may command the host's services: as root, or by programs that root keeps for it."""
+        return self.sudo or bool(self.root_programs)
+
+    @property
     def current_marker(self) -> Mapping[str, Any]:
         """The marker of the release that serves, or an empty mapping."""
         return self.releases.get(self.current) or {}
@@ -101,9 +108,12 @@ class Facts:
         return tuple(release for release in sorted(last, key=last.__getitem__) if self.releases.get(release))
 
 
-def read_facts(output: str) -> Facts:
-    """The survey's line of JSON as Facts; raises FabdjangoError if it is not there."""
+def read_facts(output: str, rights: str = "") -> Facts:
+    """The survey's line of JSON as Facts; raises FabdjangoError if it is not there. ``rights`` is what its step of that name printed."""
     values = _json_line(output, "survey")
+    lines = rights.split()
+    if lines:
+        values.update({"sudo": lines == ["all"], "root_programs": [] if lines == ["all"] else lines})
     known = {item.name: item for item in dataclasses.fields(Facts)}
     tuples = {name for name, item in known.items() if str(item.type).startswith("tuple")}
     found: dict[str, Any] = {

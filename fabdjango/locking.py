@@ -10,9 +10,12 @@ does not begin.
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 from fabdjango import onhost
 from fabdjango.escape import Shell, block, quote, quote_path, raw, sh
 from fabdjango.plan import OWNER, ROOT, Lock, Step
+from fabdjango.privileged import steps_program
 
 __all__ = ["LOCKED", "UNDERWAY", "become", "join_steps", "own_locks", "show", "steps_of_others", "take_lock", "unlock"]
 
@@ -52,7 +55,7 @@ def take_lock(
             _FUNCTIONS,
             _open_files(lock, owner=owner, login=login),
             _writers(lock, task, owner=owner, login=login),
-            steps_of_others(run, owner=owner, login=login),
+            steps_of_others(run, lock.steps, owner=owner, login=login),
             _KEEP_OURS if leased else _WIN.replace("WAIT", str(lock.wait)),
             # What goes on without its deployer must not look as if that one were there; ``steps`` keeps others away.
             "exec 8<&-" if detached else "",
@@ -149,21 +152,26 @@ lease=$!
 exec 7<&- 8<&-"""
 
 
-def steps_of_others(run: str, *, owner: str, login: str) -> str:
+def steps_of_others(run: str, steps: PurePosixPath, *, owner: str, login: str) -> str:
     """
     The shell function ``steps_of_others look|end``: what holds ``$steps``, beside this shell.
 
     ``look`` prints run and folder of activations that are alive, ``end`` ends
-    everything and prints its names. It is done as every account that a step may have had.
+    everything and prints its names. It is done as every account that a step may have had; what root has to do, its
+    own program does where the host has it. ``steps`` is that file as the settings have it.
     """
     mark = f"{run}_STEPS"
     head = "import sys\nPARAMETERS = dict(zip(('mode', 'steps', 'own'), sys.argv[1:]))\n"
-    accounts = dict.fromkeys([login, *([owner] if owner else []), *([ROOT] if login != ROOT else [])])
+    accounts = dict.fromkeys([login, *([owner] if owner else [])])
     python = quote('exec python3 - "$@"')
     run_as = [
         f'{become(account, login=login)} {python} sh "$1" "$steps" $$ 2>/dev/null <<{mark}\n$program\n{mark}'
         for account in accounts
     ]
+    if login != ROOT:
+        own = quote_path(steps_program(onhost.source("orphans"), steps).path)
+        anything = f'{become(ROOT, login=login)} {python} sh "$1" "$steps" $$ 2>/dev/null <<{mark}\n$program\n{mark}'
+        run_as.append(f'if [ -x {own} ]; then sudo -n -- {own} "$1" $$ 2>/dev/null\nelse {anything}\nfi')
     return "\n".join(
         [
             "steps_of_others() {",

@@ -412,7 +412,8 @@ def _findings(facts: Facts, *, pushes: bool) -> Iterator[str]:
     free, inodes = facts.disk
     yield f"{facts.os or facts.system}, {facts.processors} processors, {free // 1_000_000_000} GB and {inodes if inodes >= 0 else 'enough'} inodes free"
     yield f"Python {facts.python.get('version', 'none')}, uv {'there' if facts.programs.get('uv') else 'not there (it is fetched, or pip does it)'}"
-    yield f"account {facts.user}, sudo {'without a password' if facts.sudo else 'not available'}"
+    limited = "for the site's own programs of root" if facts.root_programs else "not available"
+    yield f"account {facts.user}, sudo {'without a password' if facts.sudo else limited}"
     yield f"site {facts.root}: {len([name for name in facts.releases if facts.releases[name]])} releases, current {facts.current or 'none'}"
     yield "the commit can be sent from your clone" if pushes else "the repository can be read from the host"
 

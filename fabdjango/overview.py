@@ -77,8 +77,8 @@ def _look_at(member: Member) -> _Seen:
         again = runner.run(replace(phase, name="status", steps=(*phase.steps, health)))
     except StepFailedError as error:
         return _Seen(facts.current, "no", (error.message, *_odd(member, facts)), ill=True)
-    step = again.step("survey")
-    return _Seen(facts.current, "yes", _odd(member, read_facts(step.output) if step else facts))
+    survey, rights = (step.output if step else "" for step in map(again.step, ("survey", "rights")))
+    return _Seen(facts.current, "yes", _odd(member, read_facts(survey, rights) if survey else facts))
 
 
 def _odd(member: Member, facts: Facts) -> tuple[str, ...]:

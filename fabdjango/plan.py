@@ -8,12 +8,14 @@ from pathlib import PurePosixPath
 
 from fabdjango.escape import Shell
 
-__all__ = ["OWNER", "ROOT", "Lock", "Phase", "Put", "Step"]
+__all__ = ["LOGIN", "OWNER", "ROOT", "Lock", "Phase", "Put", "Step"]
 
 OWNER = ""
 """Run as the account that owns the site."""
 ROOT = "root"
 """Run as root."""
+LOGIN = "(login)"
+"""Run as the account that logs in."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Step:
     ``interpreter``, run after ``body`` with ``parameters`` as PARAMETERS;
     neither it nor its data ever stand on a command line. Output of a
     ``capture`` step is data for a parser and not shown. ``cure`` is what to do
-    if it fails.
+    if it fails. ``guard`` is shell of the account that logs in, before all else; it may call ``unchanged WHY``.
 
     ``feed`` is the standard input of ``body``, byte by byte; a link that breaks
     cuts it short, so the body must see that it is whole before it acts on it.
@@ -66,6 +68,7 @@ class Step:
     parameters: Mapping[str, object] = field(default_factory=dict)
     capture: bool = False
     cure: str = ""
+    guard: Shell = Shell("")
     feed: bytes = field(default=b"", repr=False)
     fetch: bool = False
 

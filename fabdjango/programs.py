@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fabdjango import operations, recipes
 from fabdjango.commands import managers, venv
+from fabdjango.commands import sudoers as lists
 from fabdjango.commands.manager import Manager
-from fabdjango.exceptions import ConfigError
+from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.facts import Facts
 from fabdjango.layout import Layout
 from fabdjango.plan import Step
 from fabdjango.runner import Runner
 from fabdjango.surveying import look
 
-__all__ = ["configure", "install", "logs", "remove", "restart", "start", "status", "stop"]
+__all__ = ["configure", "install", "logs", "remove", "restart", "start", "status", "stop", "sudoers"]
 
 
 def _found(runner: Runner, namespace: str) -> tuple[Manager, Facts, Layout]:
@@ -82,3 +85,21 @@ def logs(runner: Runner, namespace: str, only: str, lines: int) -> None:
     """The end of one program's log."""
     managers.known_program(runner.site.settings, only)
     runner.ask(_found(runner, namespace)[0].logs(only, lines))
+
+
+def sudoers(runner: Runner, *, install: bool) -> None:
+    """The list of what the site's owner may do as root, shown; or with ``install`` brought onto the host."""
+    site, facts = runner.site, look(runner, "", fetch=False)
+    layout = site.on(facts).layout
+    manager = managers.find(site.settings, replace(facts, sudo=True), layout, site.templates, site.host)
+    puts = lists.programs(manager, layout)
+    if not puts:
+        msg = f"nothing is done as root: {manager.name} belongs to {facts.user}"
+        raise FabdjangoError(msg, host=site.host, cure="there is nothing to allow")
+    if install:
+        runner.do(lists.install(site.settings.project, facts.user, puts))
+        return
+    runner.report.show(lists.rules(site.settings.project, facts.user, puts).content.rstrip())
+    missing = [put.path.name for put in puts if not facts.sudo and str(put.path) not in facts.root_programs]
+    if missing:
+        runner.report.say(f"the host's list lacks {len(missing)} of {len(puts)}: fab -H root@… setup", style="yellow")

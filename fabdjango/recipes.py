@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from fabdjango import onhost
-from fabdjango.commands import django, git, gunicorn, managers, nginx, static, venv
+from fabdjango.commands import django, git, gunicorn, managers, nginx, static, sudoers, venv
 from fabdjango.commands import release as releases
 from fabdjango.commands.manager import MARK, Manager, other_slot
 from fabdjango.commands.wheels import Wheels, install_wheels, pack_wheels, receive_wheels, without_index
@@ -21,7 +21,8 @@ from fabdjango.escape import Secret, block, env_assignments, quote, quote_path, 
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.facts import DjangoFacts, Facts, Migration
 from fabdjango.layout import Layout, layout_of
-from fabdjango.plan import Lock, Phase, Put, Step
+from fabdjango.plan import LOGIN, Lock, Phase, Put, Step
+from fabdjango.privileged import FOLDER
 from fabdjango.render import Templates
 from fabdjango.settings import Settings
 
@@ -197,7 +198,7 @@ def survey(site: Site, ref: str, *, fetch: bool = True, lock: bool = True) -> Ph
     Fetch, unless commits are pushed, and learn everything that decisions need; with ``fetch`` and ``lock`` off, nothing is written.
     """
     settings, layout = site.settings, site.layout
-    steps: list[Step] = [_tools(), _room(layout)]
+    steps: list[Step] = [_tools(), _room(layout), _rights()]
     if fetch and not site.pushes:
         steps += [
             *releases.early_hook(settings, layout, "before_fetch"),
@@ -263,6 +264,16 @@ def _tools() -> Step:
     )
 
 
+def _rights() -> Step:
+    """What the account that logs in may do as root: everything, or the programs that the host keeps for it."""
+    allowed = f"grep -o {quote(f'{FOLDER}/[^ ,]*')}"
+    body = raw(
+        'if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then echo all; else '
+        f"sudo -n -l 2>/dev/null | {allowed} || :; fi"
+    )
+    return Step("rights", "what may be done as root", body, user=LOGIN, capture=True)
+
+
 def _room(layout: Layout) -> Step:
     """Refuse a full disk before anything is written; what a release needs beyond that is known after the survey."""
     body = block(
@@ -295,6 +306,7 @@ def deployment(site: Site, facts: Facts, ref: str, *, release: str = "") -> Depl
     manager = managers.find(settings, facts, layout, site.templates, host)
     managers.refuse_other(settings, facts, layout, host)
     previous = tuple(refuse_foreign(facts, put, host) for put in manager.files)
+    sudoers.refuse_unlisted(manager, facts, layout, previous, site.target, host)
 
     def files(release: str) -> tuple[Put, ...]:
         return releases.private_files(
@@ -361,6 +373,8 @@ def redeployment(site: Site, facts: Facts, release: str) -> Deployment:
     managers.refuse_other(site.settings, facts, site.layout, site.host)
     marker = facts.releases.get(release) or {}
     manager = managers.find(site.settings, facts, site.layout, site.templates, site.host)
+    previous = tuple(refuse_foreign(facts, put, site.host) for put in manager.files)
+    sudoers.refuse_unlisted(manager, facts, site.layout, previous, site.target, site.host)
     return Deployment(
         site,
         facts,
@@ -370,7 +384,7 @@ def redeployment(site: Site, facts: Facts, release: str) -> Deployment:
         marker.get("fingerprint", ""),
         (),
         manager,
-        tuple(refuse_foreign(facts, put, site.host) for put in manager.files),
+        previous,
         _slot_for(site.settings, facts),
     )
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
+from fabdjango import privileged
 from fabdjango.body import PRELUDE, render_body
 from fabdjango.escape import Shell, block, env_name, quote, quote_path, raw, sh
 from fabdjango.locking import LOCKED, UNDERWAY, become, join_steps, own_locks, take_lock
-from fabdjango.plan import OWNER, Phase, Step
+from fabdjango.plan import LOGIN, OWNER, ROOT, Phase, Step
 
 __all__ = [
     "AWAITING",
@@ -93,6 +95,7 @@ class _Renderer:
     owner: str
     login: str
     pause: str = ""
+    fence: PurePosixPath | None = None
 
     def step(self, step: Step, label: str, *, durable: bool = False) -> str:
         """One step with its reports; ``rc`` is its status."""
@@ -109,13 +112,19 @@ class _Renderer:
 
     def _as_user(self, step: Step) -> str:
         """The step as a subshell, or read from a here-document by the shell of another account."""
-        target = self.owner if step.user == OWNER else step.user
+        target = {OWNER: self.owner, LOGIN: self.login}.get(step.user, step.user)
         lock = self.phase.lock
         # The lock of the deployment is for no step, nor is what the others are fed; a detached script must hear
         # signals while one runs.
         end = "2>&1 8<&-" if not step.fetch else "8<&-"
         end += (" 6<&-" if self.phase.feeds else "") + (" &" if self.phase.record else "")
         during = self.pause == f"during:{step.name}" and lock is not None
+        if step.guard:
+            guarded = self._as_user(replace(step, guard=Shell("")))
+            waits = "wait $!" if self.phase.record else ""
+            return f"(\nset -e\n{block(step.guard, raw('set +e'), raw(guarded), raw(waits))}\n) {end}"
+        if target == ROOT != self.login and self.fence and not (during or step.feed or step.fetch):
+            return self._as_root(step, end)
         body = block(
             raw("set -e"),
             raw(_REPORT_ASIDE if step.fetch else ""),
@@ -137,6 +146,16 @@ class _Renderer:
             return self._carried(step, f"{words} {end}", f"cat <<'{mark}'\n{text}{mark}\n")
         here = end.replace("8<&-", f"8<&- <<'{mark}'")
         return self._carried(step, f"{words} {here}\n{text}{mark}")
+
+    def _as_root(self, step: Step, end: str) -> str:
+        """The step as root's own program, where the host has that; else its text, if sudo lets the login run any."""
+        lock = self.phase.lock
+        put = privileged.program(step, lock.steps if lock else self.fence or PurePosixPath("/"))
+        mark, token = f"{self.run}_AS", lock.token if lock else ""
+        own = f"{privileged.run_program(put, self.run, token)} </dev/null {end}"
+        words = f"""{become(ROOT, login=self.login)} {quote('eval "$(cat)"')} {sh("sh", self.run, token)}"""
+        here = end.replace("8<&-", f"8<&- <<'{mark}'")
+        return f"if [ -x {quote_path(put.path)} ]; then {own}\nelse {words} {here}\n{put.content}{mark}\nfi"
 
     def _carried(self, step: Step, command: str, before: str = "") -> str:
         """``command`` with the step's feed on its standard input, after what ``before`` prints; its output fetched."""
@@ -185,7 +204,14 @@ judge() { [ ! "$signalled" ] || [ $stage != run ] || [ $rc != 0 ] || rc=143; }""
 
 
 def render_script(
-    phase: Phase, *, run: str, owner: str = "", login: str = "", leased: bool = False, pause: str = ""
+    phase: Phase,
+    *,
+    run: str,
+    owner: str = "",
+    login: str = "",
+    leased: bool = False,
+    pause: str = "",
+    fence: PurePosixPath | None = None,
 ) -> str:
     """
     The whole program for ``phase``.
@@ -193,7 +219,8 @@ def render_script(
     ``run`` is a fresh word of letters and digits, ``owner`` the account that
     owns the site and ``login`` the one that the session runs as; empty names
     mean that they are the same. ``leased`` says that this run of the tool has
-    won the phase's lock before. ``pause`` is what PAUSE_VARIABLE holds.
+    won the phase's lock before. ``pause`` is what PAUSE_VARIABLE holds. With ``fence``, the site's file that every
+    step locks, root's steps are done by programs of root's own where the host has them.
 
     Its exit status is 0, or one of FAILED, KEPT, REVERTED, REVERT_FAILED,
     LOCKED and UNDERWAY. What has won the deployment's lock ends with the
@@ -208,7 +235,7 @@ def render_script(
     env_name(run)
     lease = phase.lock is not None and not phase.record and not leased
     _check_carried(phase, lease=lease)
-    it = _Renderer(phase, run, owner, login, pause)
+    it = _Renderer(phase, run, owner, login, pause, fence)
     names = [step.name for step in phase.steps]
     first_undo = names.index(phase.undo_from) if phase.undo_from else 0
     serving = names.index(phase.serving_from) if phase.serving_from else len(names)

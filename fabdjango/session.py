@@ -332,7 +332,8 @@ def runners(context: Context, redactor: Redactor, task: str = "") -> Iterator[Ru
 
 
 def _runner(context: Context, connection: fabric.Connection, settings: Settings, report: Report, task: str) -> Runner:
-    account = _account(settings, str(connection.user))
+    fence = layout_of(settings).steps_lock
+    account = replace(_account(settings, str(connection.user)), fence=fence if fence.is_absolute() else None)
     site = _site(context, settings, _name(connection), target_of(connection), task, report.redactor)
     transport: Transport = _transport(connection, settings)
     dry = is_dry(context)

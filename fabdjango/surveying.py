@@ -32,7 +32,8 @@ def _look(runner: Runner, ref: str, commit: Commit | None, *, fetch: bool, lock:
     facts = _found_by(runner, runner.run(recipes.survey(runner.site, name, fetch=fetch, lock=fetch or lock)))
     if commit is None or facts.sha:
         return facts
-    return _found_by(runner, runner.run(receiving(runner.site, facts, commit)))
+    again = _found_by(runner, runner.run(receiving(runner.site, facts, commit)))
+    return replace(again, sudo=facts.sudo, root_programs=facts.root_programs)
 
 
 def chosen(runner: Runner, ref: str) -> Commit | None:
@@ -161,8 +162,8 @@ def bring(runner: Runner, step: Step) -> None:
 
 
 def _found_by(runner: Runner, result: PhaseResult) -> Facts:
-    step = result.step("survey")
-    facts = read_facts(step.output if step else "")
+    survey, rights = (step.output if step else "" for step in map(result.step, ("survey", "rights")))
+    facts = read_facts(survey, rights)
     # The host's own pip settings may hold the password of an index.
     words = " ".join(facts.pip_config.values()).split()
     runner.report.redactor.add(*(word for word in words if "@" in word))

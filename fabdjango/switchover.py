@@ -204,7 +204,7 @@ def _undo(plan: Deployment, entry: Mapping[str, object]) -> Iterator[Step]:
 
 
 def _if_armed(plan: Deployment, step: Step) -> Step:
-    return replace(step, body=activation.if_armed(plan.layout, step.body))
+    return replace(step, guard=activation.armed(plan.layout))
 
 
 def recover(site: Site, facts: Facts) -> Phase:

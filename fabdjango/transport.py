@@ -60,10 +60,16 @@ _TAIL_KILLED = 143
 
 @dataclass(frozen=True)
 class Account:
-    """Who a session logs in as, and who owns the site; empty names mean the same account."""
+    """
+    Who a session logs in as, and who owns the site; empty names mean the same account.
+
+    ``fence`` is the file that every step of the site locks, if its path is known: with it root's steps are done by
+    programs of root's own, where the host has them.
+    """
 
     owner: str = ""
     login: str = ""
+    fence: PurePosixPath | None = None
 
 
 @dataclass
@@ -489,7 +495,15 @@ class FabricTransport:
         leased = phase.lock is not None and phase.lock.token in self._leased
         pause, _, where = os.environ.get(PAUSE_VARIABLE, "").partition("@")
         pause = pause if where in ("", self.host) else ""
-        return render_script(phase, run=run, owner=account.owner, login=account.login, leased=leased, pause=pause)
+        return render_script(
+            phase,
+            run=run,
+            owner=account.owner,
+            login=account.login,
+            leased=leased,
+            pause=pause,
+            fence=account.fence,
+        )
 
     def interrupt(self) -> None:
         """What may end at any time ends, by closing its session; a switch only the second time."""

@@ -22,7 +22,7 @@ MODULES = sorted(
 
 # The rooms of DESIGN.md, and those that have been added since. Everybody may import exceptions.
 _VALUES = {"escape", "plan"}
-_PURE = {"settings", "layout", "facts", "render", "onhost"} | _VALUES
+_PURE = {"settings", "layout", "facts", "render", "onhost", "privileged"} | _VALUES
 _DECIDED = _PURE | {"commands", "recipes", "switchover"}
 _RUNNING = {
     "configuration",
@@ -30,6 +30,7 @@ _RUNNING = {
     "inventory_files",
     "locking",
     "body",
+    "privileged",
     "script",
     "detached",
     "login",
@@ -56,9 +57,10 @@ ROOMS: dict[str, set[str]] = {
     "commands": {"commands"} | _PURE,
     "recipes": {"commands"} | _PURE,
     "switchover": {"commands", "recipes"} | _PURE,
-    "locking": {"onhost"} | _VALUES,
     "body": _VALUES,
-    "script": {"body", "locking"} | _VALUES,
+    "privileged": {"body"} | _VALUES,
+    "locking": {"onhost", "privileged"} | _VALUES,
+    "script": {"body", "privileged", "locking"} | _VALUES,
     "detached": {"escape"},
     "login": {"escape", "settings", "inventory"},
     "transport": {"login", "script", "detached", "settings"} | _VALUES,
@@ -250,6 +252,7 @@ def test_builders_read_no_clock_and_no_environment() -> None:
         "switchover",
         "locking",
         "body",
+        "privileged",
         "script",
         "detached",
         "diagnosis",

@@ -22,6 +22,7 @@ from fabdjango.render import Templates
 __all__ = [
     "STATES",
     "arm",
+    "armed",
     "await_word",
     "begin_revert",
     "close",
@@ -30,7 +31,6 @@ __all__ = [
     "empty_slot",
     "find_slots_again",
     "forget",
-    "if_armed",
     "place",
     "revert",
     "state_file",
@@ -161,11 +161,9 @@ def await_word(layout: Layout, seconds: int) -> Step:
     return Step("await", "the deployer confirms", body)
 
 
-def if_armed(layout: Layout, body: Shell) -> Shell:
-    """``body`` only if the switch may have begun; before that, the site was not touched and stays so."""
-    return block(
-        raw(f"[ -e {quote_path(state_file(layout, 'reverting'))} ] || unchanged 'the switch had not begun'"), body
-    )
+def armed(layout: Layout) -> Shell:
+    """What ends a step unless the switch may have begun; before that, the site was not touched and stays so."""
+    return raw(f"[ -e {quote_path(state_file(layout, 'reverting'))} ] || unchanged 'the switch had not begun'")
 
 
 def begin_revert(layout: Layout) -> Step:
@@ -209,10 +207,10 @@ def switch_back(layout: Layout, release: str, slot: str) -> Step:
     """The switch to what was recorded; to nothing if no release served before."""
     if release and slot:
         back = switch(layout, release, slot, name="switch-back")
-        return Step("switch-back", back.title, if_armed(layout, back.body))
+        return Step("switch-back", back.title, block(armed(layout), back.body))
     current = _link(f"releases/{release}", layout.current) if release else sh("rm", "-f", "--", layout.current)
     body = block(sh("rm", "-f", "--", layout.live_socket), current, sh("sync", "--", layout.root, layout.run))
-    return Step("switch-back", "nothing serves, as before", if_armed(layout, body))
+    return Step("switch-back", "nothing serves, as before", block(armed(layout), body))
 
 
 def drain(layout: Layout, slot: str, seconds: int, *, name: str = "drain") -> Step:

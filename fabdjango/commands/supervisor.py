@@ -247,7 +247,7 @@ def level_of(settings: Settings, facts: Facts, host: str = "") -> str:
     if level == "auto":
         if facts.own_supervisord:
             level = "virtualenv" if facts.own_supervisord_installed else "user"
-        elif system_ready and facts.sudo:
+        elif system_ready and facts.commands_root:
             level = "system"
         else:
             level = "user" if facts.programs.get("supervisord") else "virtualenv"
@@ -255,7 +255,7 @@ def level_of(settings: Settings, facts: Facts, host: str = "") -> str:
         msg = "supervisor is not installed on the host"
         cure = "on the host, as root: apt-get install supervisor\nor set fabdjango.supervisor.level to virtualenv"
         raise FabdjangoError(msg, host=host, cure=cure)
-    if level == "system" and not facts.sudo:
+    if level == "system" and not facts.commands_root:
         msg = "the host's supervisor belongs to root, and sudo asks for a password"
         cure = "set fabdjango.supervisor.level to virtualenv, or allow sudo without a password"
         raise FabdjangoError(msg, host=host, cure=cure)
@@ -280,7 +280,7 @@ def find(
     text = (facts.managed.get(str(found.conf_path)) or {}).get("text") or ""
     found = replace(found, held=held, own=own)
     put = _configuration(found, templates)
-    return replace(found, files=(put,), previous=(*_groups_in(text), *_groups_in(put.content)))
+    return replace(found, files=(put,), previous=tuple(dict.fromkeys([*_groups_in(text), *_groups_in(put.content)])))
 
 
 def _groups_in(text: str) -> list[str]:

@@ -325,7 +325,7 @@ def find(
     if not facts.systemd:
         msg = "systemd does not run on the host"
         raise FabdjangoError(msg, host=host, cure="set fabdjango.manager to supervisor")
-    if not facts.sudo:
+    if not facts.commands_root:
         msg = "the host's systemd belongs to root, and sudo asks for a password"
         cure = "set fabdjango.manager to supervisor, or allow sudo without a password"
         raise FabdjangoError(msg, host=host, cure=cure)

@@ -290,11 +290,6 @@ def programs():
     return {name: shutil.which(name, path=PATH) or "" for name in names}
 
 
-def can_sudo():
-    """True if sudo asks for no password."""
-    return os.getuid() == 0 or output("sudo", "-n", "true") is not None
-
-
 def managed():
     """The digest, and unless it is secret the text, of files that fabdjango writes outside of releases."""
     found = {}
@@ -326,7 +321,6 @@ facts = {
     "processors": os.cpu_count() or 1,
     "disk": disk(ROOT),
     "programs": programs(),
-    "sudo": can_sudo(),
     "systemd": os.path.isdir("/run/systemd/system"),
     "python": python_facts(),
     "pip_config": pip_config(),

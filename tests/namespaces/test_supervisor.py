@@ -9,9 +9,10 @@ from fabdjango.exceptions import ConfigError
 from tests.namespaces.text import SITE, joined, transcript
 
 PYTHON = r""""$(sed -n '1s/^#! *\([^ ]*\).*/\1/p' "$(command -v supervisord)")" - # """
+PYTHON_OF_ROOT = PYTHON.replace(" - # ", " -I - # ")
 SUPERVISE = f"""\
 export FABDJANGO_RUN
-{PYTHON}Tell supervisord, over its own interface, what becomes of the site's programs; nobody else's are touched.
+{PYTHON_OF_ROOT}Tell supervisord, over its own interface, what becomes of the site's programs; nobody else's are touched.
 """
 
 

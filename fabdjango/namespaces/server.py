@@ -1,0 +1,24 @@
+"""
+The host itself, beside the site that it serves.
+"""
+
+from __future__ import annotations
+
+from fabdjango import programs
+from fabdjango.runner import Runner
+from fabdjango.tasking import host_task
+
+__all__ = ["sudoers"]
+
+
+@host_task(help={"install": "Bring the list onto the host; needs a login as root, or full sudo."})
+def sudoers(runner: Runner, install: bool = False) -> None:
+    """
+    Show what the site's owner may do as root.
+
+    The list names programs that belong to root, one for each deed that a
+    deployment needs root for; sudo lets the owner run these and nothing else.
+    With --install the programs and the list come onto the host; a second run
+    changes nothing. A change of the settings makes another list.
+    """
+    programs.sudoers(runner, install=install)

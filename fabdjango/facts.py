@@ -35,11 +35,13 @@ class Facts:
     ``journal`` is its newest entries, oldest first.
     ``tips`` are commits that the mirror has with all that they stand on, if that was asked.
     ``managed`` maps a path to its digest and, unless secret, its text.
+    ``app`` is the account of fabdjango.run_as, if it is there: its ``home``, its ``group``, and whether the owner is a ``member``.
     ``sudo`` says that who logs in may do anything as root, ``root_programs`` are the paths of what it may run else.
     """
 
     user: str = ""
     home: str = ""
+    app: Mapping[str, Any] = field(default_factory=dict)
     root: str = ""
     root_exists: bool = False
     system: str = ""
@@ -83,6 +85,11 @@ class Facts:
     lfs: bool = False
     requirements: Mapping[str, Any] = field(default_factory=dict)
     tracked_shared: tuple[str, ...] = ()
+
+    @property
+    def app_group(self) -> str:
+        """The group of an application with an account of its own, or empty."""
+        return str(self.app.get("group", ""))
 
     @property
     def commands_root(self) -> bool:

@@ -101,9 +101,14 @@ class Layout:
         """What the process manager starts for a slot: ``sh PATH SLOT [FD]``."""
         return self.run / "slot"
 
+    @property
+    def sockets(self) -> PurePosixPath:
+        """The folder that the application itself may write in."""
+        return self.run / "sockets"
+
     def private_socket(self, slot: str) -> PurePosixPath:
         """Where the application server of a slot listens for the health check, and for the proxy once it is live."""
-        return self.run / f"{slot}.sock"
+        return self.sockets / f"{slot}.sock"
 
     @property
     def live_socket(self) -> PurePosixPath:

@@ -191,7 +191,9 @@ def configure_gunicorn(runner: Runner, release: str) -> None:
     """Write gunicorn's configuration and the start scripts into a release that does not serve; of one that does, show the difference."""
     plan = _planned(runner, release)
     if not plan.facts.releases.get(plan.release):
-        runner.do(releases.write_private(plan.site.settings, plan.layout, plan.release, plan.private))
+        runner.do(
+            releases.write_private(plan.site.settings, plan.layout, plan.release, plan.private, plan.facts.app_group)
+        )
         return
     if plan.release != plan.facts.current:
         msg = f"{plan.release} is complete, and a complete release is never changed"

@@ -170,6 +170,7 @@ def check_settings(settings: Settings) -> None:
     django.directory_of(settings, somewhere.current)
     django.local_settings_target(settings, settings.django.settings or "project.settings")
     managers.check_names(settings)
+    managers.check_account(settings)
     nginx.check_settings(settings)
     static.check_shared(settings, layout_of(settings))
     env_assignments(settings.environment)
@@ -219,6 +220,7 @@ def survey(site: Site, ref: str, *, fetch: bool = True, lock: bool = True) -> Ph
                 "shared": settings.shared,
                 "managed": [[str(path), secret] for path, secret in _managed(site)],
                 "pushed": site.pushes,
+                "run_as": settings.run_as,
             },
             capture=True,
         )
@@ -301,6 +303,7 @@ def deployment(site: Site, facts: Facts, ref: str, *, release: str = "") -> Depl
     settings, layout, host = site.settings, site.layout, site.host
     _refuse_unknown_ref(facts, ref, host)
     _refuse_commit(settings, facts, host)
+    _refuse_account(settings, facts, host)
     venv.refuse_hopeless(settings, facts, host)
     key = venv.key_of(settings, facts, facts.sha)
     manager = managers.find(settings, facts, layout, site.templates, host)
@@ -421,6 +424,20 @@ def _refuse_commit(settings: Settings, facts: Facts, host: str) -> None:
         raise ConfigError(msg, host=host, cure="set it in fabric.yaml under fabdjango: django: settings: blog.settings")
 
 
+def _refuse_account(settings: Settings, facts: Facts, host: str) -> None:
+    if settings.run_as in ("", facts.user) or facts.app.get("member"):
+        return
+    if not facts.app:
+        msg = f"the host has no account {settings.run_as}, which is to run the application"
+        cure = f"as root: adduser --system --group {settings.run_as}; adduser {facts.user} {settings.run_as}"
+    else:
+        msg = (
+            f"{facts.user} is not in the group {facts.app_group}, so that {settings.run_as} could not read its settings"
+        )
+        cure = f"as root: adduser {facts.user} {facts.app_group}"
+    raise FabdjangoError(msg, host=host, cure=f"{cure}\nor let setup do it")
+
+
 def _refuse_full_disk(facts: Facts, host: str) -> None:
     free, inodes = facts.disk
     needed = 2 * facts.tree_size + 50_000_000
@@ -450,11 +467,11 @@ def export(plan: Deployment) -> Iterator[Step]:
     """The commit in a directory of its own, with its settings and its links into shared."""
     settings, facts, layout = plan.site.settings, plan.facts, plan.layout
     yield from releases.early_hook(settings, layout, "before_settings")
-    yield releases.write_private(settings, layout, plan.release, plan.private)
+    yield releases.write_private(settings, layout, plan.release, plan.private, plan.facts.app_group)
     yield from _after(plan, "settings")
     yield from with_hooks(plan, git.export_release(layout, plan.release, plan.sha))
     yield releases.link_settings(settings, facts, layout, plan.release)
-    yield from with_hooks(plan, releases.link_shared(settings, layout, plan.release), "links")
+    yield from with_hooks(plan, releases.link_shared(settings, layout, plan.release, plan.facts.app_group), "links")
 
 
 def _virtualenv(plan: Deployment, wheels: Wheels | None) -> Iterator[Step]:

@@ -345,9 +345,14 @@ class Settings:
         "The site's folder on the host; ~ and {project} are filled in.", "/srv/{project}", pattern=r"(/|~/).*"
     )
     user: str = setting(
-        "Account that owns the files and runs the application; empty is the one that logs in.",
+        "Account that owns the files and deploys; empty is the one that logs in.",
         "",
         pattern=r"|[a-z_][a-z0-9_.-]*",
+    )
+    run_as: str = setting(
+        "Account that runs the application, and cannot change a release; empty is user. The owner must be in its group.",
+        "",
+        pattern=r"|[a-z_][a-z0-9_-]*",
     )
     python: str = setting("Python of the virtualenv: a name or a path on the host.", "python3")
     keep_releases: int = setting("Complete releases to keep, the current one included.", 5, minimum=1)

@@ -61,7 +61,7 @@ def test_every_path() -> None:
         "/srv/it's here/slots",
         "/srv/it's here/slots/b",
         "/srv/it's here/run/slot",
-        "/srv/it's here/run/b.sock",
+        "/srv/it's here/run/sockets/b.sock",
         "/srv/it's here/run/current.sock",
         "/srv/it's here/run/activation",
         "/srv/it's here/shared/static",

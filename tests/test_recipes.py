@@ -167,7 +167,9 @@ def test_the_way_back(values: dict[str, Any], facts: dict[str, Any], undo: list[
     assert [step.parameters["path"] for step in asked] == ["/it's old"] * len(asked)
     for step in phase.undo:
         if step.name in ("switch-back", "drain-new", "slot-back", "start-back", "health-back"):
-            assert "activation.reverting' ] || unchanged 'the switch had not begun'" in (step.guard or step.body), step.name
+            assert "activation.reverting' ] || unchanged 'the switch had not begun'" in (step.guard or step.body), (
+                step.name
+            )
 
 
 def test_the_record_says_the_way_back() -> None:

@@ -733,6 +733,7 @@ ARRIVALS: dict[str, Case | None] = {
     "branch": Case(lambda it: it.step("survey").parameters["ref"]),
     "root": Case(rooted, dress=lambda value: str(PurePosixPath(f"/tmp/{os.getpid()}-it's/{value}")), facts=OWN),  # noqa: S108 - a name
     "user": None,
+    "run_as": None,
     # A number of hosts is the operator's own business.
     "activation.batch": None,
     "python": Case(lambda it: it.step("survey").parameters["python"]),

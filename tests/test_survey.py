@@ -24,6 +24,7 @@ def surveyed(root: Path) -> Facts:
         "shared": [],
         "managed": [[str(root / "it's secret"), True], [str(root / "it's shown"), False]],
         "pushed": False,
+        "run_as": "",
     }
     text = f"PARAMETERS = {given!r}\n{onhost.source('survey')}"
     done = subprocess.run([sys.executable, "-"], input=text, capture_output=True, text=True, check=True)
@@ -39,7 +40,7 @@ def root(tmp_path: Path) -> Path:
     (found / "releases" / "1-000000000001" / ".fabdjango" / "release.json").write_text('{"commit": "it\'s one"}')
     (found / "slots" / "b").symlink_to("../releases/1-000000000001")
     (found / "current").symlink_to("releases/1-000000000001")
-    (found / "run" / "current.sock").symlink_to("b.sock")
+    (found / "run" / "current.sock").symlink_to("sockets/b.sock")
     return found
 
 

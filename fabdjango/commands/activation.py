@@ -50,15 +50,22 @@ def state_file(layout: Layout, state: str) -> PurePosixPath:
 # --- slots --------------------------------------------------------------------
 
 
-def place(layout: Layout, templates: Templates, bind: str) -> Step:
-    """What does not change from deploy to deploy: the starter of slots, and the symlink at an address of the project's choice."""
+def place(layout: Layout, templates: Templates, bind: str, group: str = "") -> Step:
+    """
+    What does not change from deploy to deploy: the starter of slots, the folder of sockets, and the symlink at an address of the project's choice.
+
+    ``group`` is the group of an application that has an account of its own.
+    """
     starter = Put(
         layout.slot_starter,
-        templates.render("release/slot.j2", slots=layout.slots, live=layout.live_socket),
+        templates.render("release/slot.j2", slots=layout.slots, live=layout.live_socket, folder=layout.sockets.name),
         0o755,
     )
     path = bind.removeprefix("unix:")
-    commands = [sh("mkdir", "-p", "--", layout.slots)]
+    commands = [sh("mkdir", "-p", "--", layout.slots, layout.sockets)]
+    if group:
+        # The web server passes through.
+        commands += [sh("chgrp", "--", group, layout.sockets), sh("chmod", "771", "--", layout.sockets)]
     if bind.startswith("unix:") and path != str(layout.live_socket):
         commands.append(
             when(
@@ -192,7 +199,7 @@ def switch(layout: Layout, release: str, slot: str, *, name: str = "switch") -> 
             f"[ -e {quote_path(layout.private(release) / 'release.json')} ] || refuse {quote(f'releases/{release} is not complete')}"
         ),
         _link(f"releases/{release}", layout.current),
-        _link(f"{slot}.sock", layout.live_socket),
+        _link(f"{layout.sockets.name}/{slot}.sock", layout.live_socket),
         sh("sync", "--", layout.root, layout.run),
     )
     return Step(name, f"current is releases/{release}, in slot {slot}", body)

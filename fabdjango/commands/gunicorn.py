@@ -110,7 +110,7 @@ def configure(
     text = templates.render(
         "gunicorn/gunicorn.conf.py.j2",
         app=app_of(settings, settings_module),
-        run=layout.run,
+        run=layout.sockets,
         workers=workers_of(settings, facts),
         threads=gunicorn.threads,
         worker_class=_worker_class(settings),

@@ -14,7 +14,7 @@ from fabdjango.layout import Layout
 from fabdjango.render import Templates
 from fabdjango.settings import Settings
 
-__all__ = ["check_names", "find", "known_program", "places", "refuse_other"]
+__all__ = ["check_account", "check_names", "find", "known_program", "places", "refuse_other"]
 
 
 def find(settings: Settings, facts: Facts, layout: Layout, templates: Templates, host: str = "") -> Manager:
@@ -50,6 +50,17 @@ def refuse_other(settings: Settings, facts: Facts, layout: Layout, host: str = "
                 cure=f"take them away first, which stops the site until the deploy is over:\n"
                 f"FABRIC_FABDJANGO_MANAGER={other} fab … {other}.remove",
             )
+
+
+def check_account(settings: Settings) -> None:
+    """Raise ConfigError for an account that must not run the application, or that the health check could not see through."""
+    if settings.run_as == "root":
+        raise ConfigError("fabdjango.run_as is root", cure="name an account of the application's own, such as www-blog")
+    if settings.run_as not in ("", settings.user) and not settings.gunicorn.release_header:
+        msg = "fabdjango.run_as is another account than user, and gunicorn.release_header is off"
+        raise ConfigError(
+            msg, cure="leave release_header on: what serves cannot be told from another account's processes"
+        )
 
 
 def check_names(settings: Settings) -> None:

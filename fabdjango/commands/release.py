@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -116,6 +116,8 @@ def private_files(
         "release/run.j2",
         home=facts.home,
         user=facts.user,
+        app=settings.run_as if facts.app else "",
+        app_home=str(facts.app.get("home", "")),
         venv=layout.venv(key),
         venv_bin=layout.venv(key) / "bin",
         python_path=directory,
@@ -144,8 +146,12 @@ def _start(templates: Templates, private: PurePosixPath, words: Shell) -> str:
     return templates.render("release/start.j2", run=private / "run", words=words)
 
 
-def write_private(settings: Settings, layout: Layout, release: str, puts: tuple[Put, ...]) -> Step:
-    """Write them, and copy the environment and settings files that somebody keeps in shared by hand."""
+def write_private(settings: Settings, layout: Layout, release: str, puts: tuple[Put, ...], group: str = "") -> Step:
+    """
+    Write them, and copy the environment and settings files that somebody keeps in shared by hand.
+
+    ``group`` is the group of an application with an account of its own, which may read them.
+    """
     private = layout.private(release)
     # Hooks of this moment run where manage.py will be.
     directory = django.directory_of(settings, layout.release(release))
@@ -154,6 +160,8 @@ def write_private(settings: Settings, layout: Layout, release: str, puts: tuple[
         body.append(_copy_if_there(layout.env_file, private / "shared.env"))
     if not settings.local_settings:
         body.append(_copy_if_there(layout.local_settings, private / "local_settings.py"))
+    if group:
+        body.append(sh("chgrp", "-R", "--", group, private))
     return Step("settings", "environment, settings and start scripts of the release", block(*body), puts=puts)
 
 
@@ -198,8 +206,12 @@ def fingerprint_of(sha: str, key: str, puts: Iterable[Put], more: object) -> str
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def link_shared(settings: Settings, layout: Layout, release: str) -> Step | None:
-    """Paths that outlive releases, as links; what the commit has there is taken along once, then replaced."""
+def link_shared(settings: Settings, layout: Layout, release: str, group: str = "") -> Step | None:
+    """
+    Paths that outlive releases, as links; what the commit has there is taken along once, then replaced.
+
+    ``group`` is the group of an application with an account of its own, which may write there.
+    """
     if not settings.shared:
         return None
     commands = []
@@ -218,10 +230,24 @@ def link_shared(settings: Settings, layout: Layout, release: str) -> Step | None
                 sh("mv", "-T", "--", begun, place),
             ),
             sh("mkdir", "-p", "--", place) if text.endswith("/") else Shell(""),
+            *_open_for(group, layout, place, folder=text.endswith("/")),
             sh("rm", "-rf", "--", target),
             sh("ln", "-s", "--", place, target),
         ]
     return Step("links", f"link {', '.join(settings.shared)}", block(*commands))
+
+
+def _open_for(group: str, layout: Layout, place: PurePosixPath, *, folder: bool) -> Iterator[Shell]:
+    """Let the application write a shared path; SQLite and whoever replaces a file write in its folder, which shared itself cannot be."""
+    if not group:
+        return
+    if not folder:
+        yield when(raw(f"[ -O {quote_path(place)} ]"), sh("chgrp", "--", group, place), sh("chmod", "g+w", "--", place))
+    around = place if folder else place.parent
+    if around != layout.shared:
+        yield when(
+            raw(f"[ -O {quote_path(around)} ]"), sh("chgrp", "--", group, around), sh("chmod", "2775", "--", around)
+        )
 
 
 def complete(layout: Layout, release: str, key: str, marker: Mapping[str, object]) -> Step:

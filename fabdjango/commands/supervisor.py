@@ -267,6 +267,9 @@ def find(
 ) -> Supervisord:
     """The supervisord for the site and what it is to run; raises FabdjangoError if it is not there."""
     level = level_of(settings, facts, host)
+    if level != "system" and settings.run_as not in ("", facts.user):
+        msg = f"a supervisor of {facts.user}'s own cannot run the application as {settings.run_as}"
+        raise ConfigError(msg, host=host, cure="leave out fabdjango.run_as, or take the host's supervisor or systemd")
     if level == "system" and held.startswith("unix:"):
         # It would make and own the socket as root, in a folder where the owner of the site may put a link in its way.
         msg = "with one slot, the host's supervisor would have to hold a unix socket in a folder that is not root's"
@@ -328,7 +331,8 @@ _PYTHON_OF_SUPERVISORD = raw('"$(sed -n \'1s/^#! *\\([^ ]*\\).*/\\1/p\' "$(comma
 def _configuration(found: Supervisord, templates: Templates) -> Put:
     """The site's programs; their commands are constant paths, so a release's values never stand in it."""
     settings, project = found.settings, found.settings.project
-    user = supervisor_value(found.facts.user, "fabdjango.user") if found.level == "system" else ""
+    account = settings.run_as or found.facts.user
+    user = supervisor_value(account, "fabdjango.run_as") if found.level == "system" else ""
 
     def program(name: str, log: str, **values: object) -> dict[str, object]:
         path = supervisor_value(found.log_dir / log, "the path of a log")

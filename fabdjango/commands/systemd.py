@@ -397,7 +397,7 @@ def _account(settings: Settings, facts: Facts, layout: Layout) -> dict[str, obje
     python = PurePosixPath(str(facts.python.get("path") or "/usr/bin/python3"))
     home = "none" if _is_home(layout.root) else "read-only" if _is_home(python) else "hidden"
     return {
-        "user": systemd_value(facts.user, "fabdjango.user"),
+        "user": systemd_value(settings.run_as or facts.user, "fabdjango.run_as"),
         "hardening": settings.systemd.hardening,
         "writable": " ".join(writable),
         "home": home,

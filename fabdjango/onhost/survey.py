@@ -2,6 +2,7 @@
 
 import configparser
 import glob
+import grp
 import hashlib
 import json
 import os
@@ -299,6 +300,20 @@ def managed():
     return found
 
 
+def application():
+    """The account that runs the application, unless it is the owner; empty if it is not there."""
+    if P["run_as"] in ("", OWNER.pw_name):
+        return {}
+    try:
+        account = pwd.getpwnam(P["run_as"])
+        group = grp.getgrgid(account.pw_gid)
+    except KeyError:
+        return {}
+    member = os.getuid() == 0 or group.gr_gid in (os.getgid(), *os.getgroups())
+    return {"home": account.pw_dir, "group": group.gr_name, "member": member}
+
+
+OWNER = pwd.getpwuid(os.getuid())
 SHA, KIND = resolve(P["ref"]) if P["ref"] else ("", "")
 if P["pushed"] and SHA and not is_whole(SHA):
     SHA, KIND = "", "unknown"
@@ -309,11 +324,11 @@ for entry in LISTING:
         head, _, name = entry.partition("\t")
         TREE[name] = head.split()[0]
 ATTRIBUTES = "\n".join(blob(name) or "" for name in TREE if posixpath.basename(name) == ".gitattributes")
-OWNER = pwd.getpwuid(os.getuid())
 
 facts = {
     "user": OWNER.pw_name,
     "home": OWNER.pw_dir,
+    "app": application(),
     "root": ROOT,
     "root_exists": os.path.isdir(ROOT),
     "system": "%s %s" % (platform.system(), platform.machine()),

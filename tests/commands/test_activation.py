@@ -21,9 +21,9 @@ def test_place() -> None:
     assert shown(activation.place(LAYOUT, sample_templates(), "unix:/run/it's.sock")) == shell("""
         # slots: the two slots have their starter
         replace '/srv/it'"'"'s here/run/slot' 755 <<'EOF'
-        (660 bytes)
+        (668 bytes)
         EOF
-        mkdir -p -- '/srv/it'"'"'s here/slots'
+        mkdir -p -- '/srv/it'"'"'s here/slots' '/srv/it'"'"'s here/run/sockets'
         if [ "$(readlink '/run/it'"'"'s.sock')" != '/srv/it'"'"'s here/run/current.sock' ]; then
         rm -f -- '/run/.it'"'"'s.sock.new'
         ln -s -- '/srv/it'"'"'s here/run/current.sock' '/run/.it'"'"'s.sock.new'
@@ -32,10 +32,23 @@ def test_place() -> None:
     """)
 
 
+MAKE = """mkdir -p -- '/srv/it'"'"'s here/slots' '/srv/it'"'"'s here/run/sockets'"""
+
+
 @pytest.mark.parametrize("bind", ["127.0.0.1:8000", f"unix:{LAYOUT.live_socket}"])
 def test_place_without_an_address_of_its_own(bind: str) -> None:
     """The live socket is made by the switch, and a port is no file."""
-    assert activation.place(LAYOUT, sample_templates(), bind).body == "mkdir -p -- '/srv/it'\"'\"'s here/slots'"
+    assert activation.place(LAYOUT, sample_templates(), bind).body == MAKE
+
+
+def test_place_for_an_application_with_an_account_of_its_own() -> None:
+    """It makes its sockets itself, in a folder that the web server passes through, and writes nowhere else."""
+    step = activation.place(LAYOUT, sample_templates(), "127.0.0.1:8000", "it's group")
+    assert step.body == shell(f"""
+        {MAKE}
+        chgrp -- 'it'"'"'s group' '/srv/it'"'"'s here/run/sockets'
+        chmod 771 -- '/srv/it'"'"'s here/run/sockets'
+    """)
 
 
 def test_use_and_empty_a_slot() -> None:
@@ -57,7 +70,7 @@ SWITCH = """
     ln -s -- releases/7-0123456789ab '/srv/it'"'"'s here/.current.new'
     mv -fT -- '/srv/it'"'"'s here/.current.new' '/srv/it'"'"'s here/current'
     rm -f -- '/srv/it'"'"'s here/run/.current.sock.new'
-    ln -s -- b.sock '/srv/it'"'"'s here/run/.current.sock.new'
+    ln -s -- sockets/b.sock '/srv/it'"'"'s here/run/.current.sock.new'
     mv -fT -- '/srv/it'"'"'s here/run/.current.sock.new' '/srv/it'"'"'s here/run/current.sock'
     sync -- '/srv/it'"'"'s here' '/srv/it'"'"'s here/run'
 """
@@ -156,7 +169,7 @@ def test_begin_revert() -> None:
 def test_drain() -> None:
     """At the slot's own socket."""
     step = activation.drain(LAYOUT, "b", 9)
-    assert (step.name, step.parameters) == ("drain", {"path": "/srv/it's here/run/b.sock", "seconds": 9})
+    assert (step.name, step.parameters) == ("drain", {"path": "/srv/it's here/run/sockets/b.sock", "seconds": 9})
     with pytest.raises(ValueError, match="there is no slot"):
         activation.drain(LAYOUT, "it's", 9)
 
@@ -201,7 +214,7 @@ def test_switch_there_and_back(layout: Layout) -> None:
         assert run(activation.use_slot(layout, slot, release)).returncode == 0
         assert run(activation.switch(layout, release, slot)).returncode == 0
         assert target(layout.current) == f"releases/{release}"
-        assert target(layout.live_socket) == f"{slot}.sock"
+        assert target(layout.live_socket) == f"sockets/{slot}.sock"
         assert (Path(layout.slot(slot)) / ".fabdjango" / "release.json").exists()
     assert run(activation.switch(layout, "3-000000000003", "a")).stdout == "releases/3-000000000003 is not complete\n"
     assert target(layout.current) == "releases/2-000000000002"
@@ -212,7 +225,7 @@ def test_switch_there_and_back(layout: Layout) -> None:
     Path(activation.state_file(layout, "armed")).write_text("{}")
     assert run(activation.begin_revert(layout)).returncode == 0
     assert run(back).returncode == 0
-    assert (target(layout.current), target(layout.live_socket)) == ("releases/1-000000000001", "a.sock")
+    assert (target(layout.current), target(layout.live_socket)) == ("releases/1-000000000001", "sockets/a.sock")
     left = {path.name for path in Path(layout.root).rglob("*") if path.name.endswith(".new")}
     assert left == set()
 

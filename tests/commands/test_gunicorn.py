@@ -44,7 +44,7 @@ def test_the_defaults() -> None:
     )
     assert [found[name] for name in names] == [
         "blog.wsgi:application",
-        ["unix:/srv/it's here/run/manual.sock"],
+        ["unix:/srv/it's here/run/sockets/manual.sock"],
         5,
         1,
         "sync",
@@ -82,7 +82,7 @@ def test_where_a_slot_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     """At a socket of its own; what the settings call bind is for the process manager and the switch."""
     monkeypatch.setenv("FABDJANGO_SLOT", "b")
     found = configured({"gunicorn": {"bind": "127.0.0.1:9000"}})
-    assert found["bind"] == ["unix:/srv/it's here/run/b.sock"]
+    assert found["bind"] == ["unix:/srv/it's here/run/sockets/b.sock"]
 
 
 def test_a_live_slot_takes_from_the_held_socket_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_live_slot_takes_from_the_held_socket_too(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("FABDJANGO_SLOT", "a")
     monkeypatch.setenv("FABDJANGO_FD", "3")
     layout = Layout(PurePosixPath(tmp_path / "it's here"), "blog")
-    Path(layout.run).mkdir()
+    Path(layout.sockets).mkdir(parents=True)
     for _ in range(2):
         found = configured({}, layout)
         held, private = found["bind"]
@@ -127,12 +127,12 @@ def test_where_the_site_is_asked_and_who_holds_it(values: dict[str, Any], bind: 
 def test_the_socket_of_a_slot_is_no_address_of_the_site() -> None:
     """It would be gone with the slot."""
     with pytest.raises(ConfigError, match=r"is where the slots listen for themselves$"):
-        gunicorn.bind_of(sample_settings(gunicorn={"bind": "unix:{run}/a.sock"}), LAYOUT)
+        gunicorn.bind_of(sample_settings(gunicorn={"bind": "unix:{run}/sockets/a.sock"}), LAYOUT)
 
 
 def test_a_root_that_is_too_long_for_the_sockets_of_slots() -> None:
     """Also where the site itself has a port."""
-    with pytest.raises(ConfigError, match=r"run/a\.sock is too long for a socket$"):
+    with pytest.raises(ConfigError, match=r"run/sockets/a\.sock is too long for a socket$"):
         gunicorn.bind_of(sample_settings(), Layout(PurePosixPath("/srv/it's " + "x" * 90), "blog"))
 
 

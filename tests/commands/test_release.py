@@ -276,7 +276,7 @@ def test_a_slot_is_asked_at_its_own_socket() -> None:
     step = release.ask_health(settings, LAYOUT, RELEASE, slot="b", how=older)
     assert (step.title, {name: step.parameters[name] for name in ("bind", "path", "workers", "text")}) == (
         "7-0123456789ab answers /old in slot b",
-        {"bind": "unix:/srv/it's here/run/b.sock", "path": "/old", "workers": 5, "text": "a b"},
+        {"bind": "unix:/srv/it's here/run/sockets/b.sock", "path": "/old", "workers": 5, "text": "a b"},
     )
     outside = release.ask_health(settings, LAYOUT, RELEASE, how=older).parameters
     assert (outside["bind"], outside["workers"]) == ("127.0.0.1:1", 1)

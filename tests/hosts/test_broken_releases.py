@@ -61,13 +61,13 @@ ALWAYS = ("import error", "socket path taken")
 def idle(stage: Stage) -> str:
     """The slot without traffic."""
     live = stage.machine.run(f"readlink {ROOT}/run/current.sock").stdout.strip()
-    return "b" if live == "a.sock" else "a"
+    return "b" if live == "sockets/a.sock" else "a"
 
 
 def spoil(stage: Stage, name: str) -> str:
     """Break what is broken on the host itself; the shell that mends it."""
     if name == "socket path taken":
-        path = f"{ROOT}/run/{idle(stage)}.sock"
+        path = f"{ROOT}/run/sockets/{idle(stage)}.sock"
         # Not empty, and root's: nobody who meant well could take it away.
         stage.machine.run(f"rm -f {path}; mkdir {path}; touch {path}/in-the-way")
         return f"rm -r {path}"

@@ -156,7 +156,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         found.fab("nginx.configure").ended()
         found.write("run/application.log", "")
         machine.run(
-            f"cd {shlex.quote(ROOT)}/run && systemd-run -q -u application --uid=deploy python3 /opt/application.py {shlex.quote(ROOT)}/run/a.sock && ln -s a.sock current.sock"
+            f"cd {shlex.quote(ROOT)}/run && systemd-run -q -u application --uid=deploy python3 /opt/application.py {shlex.quote(ROOT)}/run/sockets/a.sock && ln -s sockets/a.sock current.sock"
         )
         assert wait_for(lambda: found.ask("/").status == 200, 10)
         yield found

@@ -51,7 +51,7 @@ def fail_in_slot(stage: Stage, branch: str) -> Run:
 def fail_after(stage: Stage, branch: str, *, code: int = 3, result: str = "reverted") -> Run:
     """A deploy that is reverted: the old release answers, with its settings and its programs' file."""
     old = stage.current
-    but = ("repo.git", "releases", "journal.jsonl", "run/b.sock", "run/a.sock")
+    but = ("repo.git", "releases", "journal.jsonl", "run/sockets")
     before = listing(stage.root, but=but, times=False)
     run = stage.deploy("--commit", branch, code=code)
     assert stage.current == old

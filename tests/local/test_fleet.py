@@ -46,7 +46,9 @@ def test_one_host_that_fails_takes_all_back(fleet: FleetStage) -> None:
     """The last one has something in its way: those that had switched go back, and the table says what each serves."""
     old = fleet.current
     last = fleet.hosts[1]
-    blocked = last.root / "run" / ("b.sock" if (last.root / "run/current.sock").readlink().stem == "a" else "a.sock")
+    blocked = (
+        last.root / "run/sockets" / ("b.sock" if (last.root / "run/current.sock").readlink().stem == "a" else "a.sock")
+    )
     blocked.unlink(missing_ok=True)
     (blocked / "in-the-way").mkdir(parents=True)
     edit(fleet, "taken back")

@@ -88,7 +88,7 @@ def _owned(folder: PurePosixPath) -> str:
     above = sh(*reversed((folder, *folder.parents)))
     return (
         f"for d in {above}; do\n"
-        "  case $(stat -c '%u %A' -- \"$d\") in '0 d????-??-?') ;; *) refuse \"$d must belong to root, and nobody else may write there\";; esac\n"
+        "  case $(stat -c '%u %A' -- \"$d\") in '0 d'????-??-?) ;; *) refuse \"$d must belong to root, and nobody else may write there\";; esac\n"
         "done"
     )
 

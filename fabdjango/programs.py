@@ -7,15 +7,16 @@ from dataclasses import replace
 from fabdjango import operations, recipes
 from fabdjango.commands import managers, venv
 from fabdjango.commands import sudoers as lists
+from fabdjango.commands.doctor import read_tries, try_to_escape
 from fabdjango.commands.manager import Manager
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.facts import Facts
 from fabdjango.layout import Layout
-from fabdjango.plan import Step
+from fabdjango.plan import Phase, Step
 from fabdjango.runner import Runner
 from fabdjango.surveying import look
 
-__all__ = ["configure", "install", "logs", "remove", "restart", "start", "status", "stop", "sudoers"]
+__all__ = ["configure", "doctor", "install", "logs", "remove", "restart", "start", "status", "stop", "sudoers"]
 
 
 def _found(runner: Runner, namespace: str) -> tuple[Manager, Facts, Layout]:
@@ -103,3 +104,21 @@ def sudoers(runner: Runner, *, install: bool) -> None:
     missing = [put.path.name for put in puts if not facts.sudo and str(put.path) not in facts.root_programs]
     if missing:
         runner.report.say(f"the host's list lacks {len(missing)} of {len(puts)}: fab -H root@… setup", style="yellow")
+
+
+def doctor(runner: Runner) -> None:
+    """Try to get more rights than the account of the site needs; raises FabdjangoError with what is open."""
+    site, facts = runner.site, look(runner, "", fetch=False)
+    layout = site.on(facts).layout
+    manager = managers.find(site.settings, replace(facts, sudo=True), layout, site.templates, site.host)
+    result = runner.run(Phase("doctor", (try_to_escape(site.settings, layout, manager),)))
+    if runner.dry:
+        return
+    tries = read_tries("".join(step.output for step in result.steps))
+    for each in tries:
+        runner.report.say(f"shut     {each.name}" if each.held else f"OPEN     {each.name}: {each.how}")
+    is_open = [each.name for each in tries if not each.held]
+    if is_open:
+        msg = f"{len(is_open)} of {len(tries)} ways to more rights are open: {', '.join(is_open)}"
+        raise FabdjangoError(msg, host=site.host, cure=f"fab -H root@{site.target.rpartition('@')[2]} setup")
+    runner.report.say(f"all {len(tries)} ways to more rights are shut", style="bold green")

@@ -346,6 +346,8 @@ def mark_complete(layout: Layout, key: str) -> Shell:
     target = layout.venv(key)
     return when(
         raw(f"! [ -e {quote_path(target / '.complete')} ]"),
+        # uv leaves a lock that every account may write.
+        sh("chmod", "-R", "go-w", "--", target),
         sh("sync", "-f", "--", target),
         sh("touch", "--", target / ".complete"),
     )

@@ -8,7 +8,7 @@ from fabdjango import programs
 from fabdjango.runner import Runner
 from fabdjango.tasking import host_task
 
-__all__ = ["sudoers"]
+__all__ = ["doctor", "sudoers"]
 
 
 @host_task(help={"install": "Bring the list onto the host; needs a login as root, or full sudo."})
@@ -22,3 +22,15 @@ def sudoers(runner: Runner, install: bool = False) -> None:
     changes nothing. A change of the settings makes another list.
     """
     programs.sudoers(runner, install=install)
+
+
+@host_task()
+def doctor(runner: Runner) -> None:
+    """
+    Try to get more rights than a deployment needs.
+
+    From the account that owns the site: by sudo, by what root reads and runs,
+    and by the services of root. Nothing that serves is touched, and what is
+    made for a try is taken away. The exit code is 1 if one of them is open.
+    """
+    programs.doctor(runner)

@@ -138,3 +138,25 @@ def test_other_settings_need_another_list(stage: Stage) -> None:
     assert stage.site.serving().endswith(release.sha[:12])
     left = stage.machine.run("ls /opt/fabdjango/root").stdout.split()
     assert len(left) == stage.machine.run("su deploy -c 'sudo -n -l'").stdout.count("NOPASSWD")
+
+
+def test_the_doctor_finds_every_way_shut(stage: Stage) -> None:
+    """Twenty and more tries; with one of them open, it is named."""
+    configure(stage)
+    stage.whole()
+    configure(stage)
+    found = stage.fab("server.doctor").ended().output
+    assert found.count("shut  ") >= 20
+    assert "OPEN" not in found
+    stage.machine.write("/etc/sudoers.d/more", "deploy ALL=(root) NOPASSWD: /usr/bin/tail\n", 0o440)
+    stage.machine.run(f"chmod g+w {ROOT}/releases; chgrp {APP} {ROOT}/releases; chmod o+w /etc/cron.d")
+    try:
+        ill = stage.fab("server.doctor")
+    finally:
+        stage.machine.run(f"rm /etc/sudoers.d/more; chgrp deploy {ROOT}/releases; chmod o-w /etc/cron.d")
+    assert ill.code == 1
+    assert [line.split("  ")[-1].strip() for line in ill.output.splitlines() if "OPEN" in line] == [
+        "a rule of sudo beside the site's programs: (root) NOPASSWD: /usr/bin/tail",
+        "changing what root runs at a time: /etc/cron.d",
+        f"the application changes a release: {ROOT}/releases",
+    ]

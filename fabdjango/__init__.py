@@ -20,6 +20,7 @@ from fabdjango.collection import (
     site,
     supervisor,
     systemd,
+    tls,
     venv,
 )
 from fabdjango.version import __version__
@@ -37,5 +38,6 @@ __all__ = [
     "site",
     "supervisor",
     "systemd",
+    "tls",
     "venv",
 ]

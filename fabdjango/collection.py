@@ -28,6 +28,7 @@ from fabdjango.namespaces import release as _release
 from fabdjango.namespaces import server as _server
 from fabdjango.namespaces import supervisor as _supervisor
 from fabdjango.namespaces import systemd as _systemd
+from fabdjango.namespaces import tls as _tls
 from fabdjango.namespaces import venv as _venv
 from fabdjango.session import choose_stage, own_settings, reserve
 from fabdjango.settings import ROOT_KEY
@@ -45,6 +46,7 @@ __all__ = [
     "site",
     "supervisor",
     "systemd",
+    "tls",
     "venv",
 ]
 
@@ -56,6 +58,7 @@ _NAMESPACES = {
     "supervisor": _supervisor,
     "systemd": _systemd,
     "nginx": _nginx,
+    "tls": _tls,
     "maintenance": _maintenance,
     "release": _release,
     "server": _server,
@@ -99,6 +102,7 @@ gunicorn = _namespace("gunicorn")
 supervisor = _namespace("supervisor")
 systemd = _namespace("systemd")
 nginx = _namespace("nginx")
+tls = _namespace("tls")
 maintenance = _namespace("maintenance")
 release = _namespace("release")
 server = _namespace("server")
@@ -162,7 +166,7 @@ def _stage_task(name: str) -> Task[Any]:
 
 
 ns = _collection(None, _top, None)
-for _each in (git, venv, django, gunicorn, supervisor, systemd, nginx, maintenance, release, server):
+for _each in (git, venv, django, gunicorn, supervisor, systemd, nginx, tls, maintenance, release, server):
     ns.add_collection(_each)
 _add_stages(ns)
 

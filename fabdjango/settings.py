@@ -221,11 +221,25 @@ class Nginx:
     """The web server in front of gunicorn."""
 
     domains: tuple[str, ...] = setting("Host names of the site; the first one is its own.", ())
-    tls: Literal["none", "files"] = setting(
-        "files serves https with certificate and key, and sends http there.", "none"
+    tls: Literal["none", "files", "self-signed", "letsencrypt"] = setting(
+        "none serves http; all others serve https and send http there: with files that are on the host, "
+        "a certificate made there (self-signed), or one that certbot gets and renews (letsencrypt).",
+        "none",
     )
-    certificate: str = setting("Path on the host of the certificate with its chain.", "", pattern=r"|/.*")
-    certificate_key: str = setting("Path on the host of its key.", "", pattern=r"|/.*")
+    certificate: str = setting("For files: path on the host of the certificate with its chain.", "", pattern=r"|/.*")
+    certificate_key: str = setting("For files: path on the host of its key.", "", pattern=r"|/.*")
+    email: str = setting(
+        "For letsencrypt: whom the certificate authority may write to; empty registers without an address.",
+        "",
+        pattern=r"|[^\s@,]+@[^\s@,]+",
+        form="an address such as ops@example.com",
+    )
+    acme_server: str = setting(
+        "For letsencrypt: the directory of the ACME server that is asked.",
+        "https://acme-v02.api.letsencrypt.org/directory",
+        pattern=r"https://[!-~]+",
+        form="an address that begins with https://",
+    )
     max_body: str = setting("Largest request body, such as 10m.", "10m", pattern=r"\d{1,6}[kmg]?")
     read_timeout: int = setting("Seconds that gunicorn may take for an answer.", 60, minimum=1)
     gzip: bool = setting("Compress answers that are text.", True)

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from fabdjango import onhost
-from fabdjango.commands import gunicorn
+from fabdjango.commands import certificates, gunicorn
 from fabdjango.commands.manager import MARK
 from fabdjango.escape import Shell, block, nginx_domain, nginx_name, nginx_value, printable, quote_path, raw, sh, when
 from fabdjango.exceptions import ConfigError, FabdjangoError
@@ -26,6 +26,7 @@ __all__ = [
     "Place",
     "Webserver",
     "ask_running",
+    "certificate_in",
     "check",
     "check_settings",
     "digest_in",
@@ -165,11 +166,7 @@ def check_settings(settings: Settings) -> None:
         return
     for name in nginx.domains:
         nginx_domain(name)
-    if nginx.tls == "files" and not (nginx.certificate and nginx.certificate_key):
-        raise ConfigError(
-            "fabdjango.nginx.tls is files, but no certificate is named",
-            cure="set fabdjango.nginx.certificate and fabdjango.nginx.certificate_key to paths on the host",
-        )
+    certificates.check_settings(settings)
     if nginx.media_url and nginx.media_url == nginx.static_url:
         raise ConfigError(
             f"fabdjango.nginx.media_url and static_url are both {nginx.media_url}", cure="choose another media_url"
@@ -277,23 +274,25 @@ def _values(settings: Settings, layout: Layout, *, ipv6: bool) -> Mapping[str, o
         f"Referrer-Policy ${name}_referrer",
         f"X-Frame-Options ${name}_frame",
     ]
-    hsts = nginx.hsts if nginx.tls == "files" else 0
+    tls = certificates.is_wanted(settings)
+    certificate, key = certificates.places(settings)
+    hsts = nginx.hsts if tls else 0
     if hsts:
         headers.append(f"Strict-Transport-Security ${name}_hsts")
     return {
         "project": settings.project,
         "root": printable(str(layout.root), "fabdjango.root"),
         "own": name,
-        "domains": " ".join(dict.fromkeys(map(nginx_domain, nginx.domains))),
+        "domains": " ".join(certificates.names(settings)),
         "upstream": nginx_value(_upstream(settings, layout), "gunicorn.bind"),
         "websockets": settings.gunicorn.interface == "asgi",
         "headers": headers,
         "frame_options": nginx_value("" if nginx.frame_options == "none" else nginx.frame_options),
         "hsts": hsts,
-        "tls": nginx.tls == "files",
+        "tls": tls,
         "ipv6": ipv6,
-        "certificate": nginx_value(nginx.certificate, "nginx.certificate"),
-        "certificate_key": nginx_value(nginx.certificate_key, "nginx.certificate_key"),
+        "certificate": nginx_value(certificate, "nginx.certificate"),
+        "certificate_key": nginx_value(key, "nginx.certificate_key"),
         "access_log": nginx_value(_LOGS / f"{settings.project}.access.log"),
         "error_log": nginx_value(_LOGS / f"{settings.project}.error.log"),
         "max_body": nginx.max_body,
@@ -305,7 +304,7 @@ def _values(settings: Settings, layout: Layout, *, ipv6: bool) -> Mapping[str, o
         "media_pattern": _pattern(nginx.media_url),
         "media": nginx_value(_media(settings, layout), "nginx.media"),
         "root_folder": nginx_value(layout.root, "fabdjango.root"),
-        "acme": nginx_value(layout.shared / "acme", "fabdjango.root"),
+        "acme": nginx_value(certificates.webroot(settings)),
         "maintenance": nginx_value(layout.maintenance, "fabdjango.root"),
         "maintenance_page": nginx_value(layout.maintenance_page, "fabdjango.root"),
     }
@@ -432,15 +431,16 @@ def reload_back(found: Webserver) -> Step:
 
 
 def _ask(settings: Settings, **parameters: object) -> dict[str, object]:
-    first = nginx_domain(settings.nginx.domains[0])
+    tls = certificates.is_wanted(settings)
     return {
-        "https": settings.nginx.tls == "files",
-        # Any name below a wildcard is the site's.
-        "host": first.replace("*", "fabdjango"),
+        "https": tls,
+        "port": 443 if tls else 80,
+        "host": certificates.asked_name(settings),
         "path": "/.fabdjango/nginx",
         "status": 200,
         "body": "",
         "file": "",
+        "certificate": "",
         "gone": False,
         "may_close": False,
         "seconds": _SECONDS,
@@ -473,8 +473,18 @@ def _proof(settings: Settings, title: str, **parameters: object) -> Step:
 
 
 def prove(settings: Settings, text: str) -> Step:
-    """``nginx-proof``: the running server names the digest of ``text``; a reload may say ok and keep the old one."""
-    return _proof(settings, "the running nginx has this file", body=f"{digest_in(text)}\n")
+    """
+    ``nginx-proof``: the running server names the digest of ``text``; a reload may say ok and keep the old one.
+
+    Where ``text`` has one certificate, the server must present it as it is now.
+    """
+    used = certificate_in(text)
+    return _proof(
+        settings,
+        "the running nginx has this file",
+        body=f"{digest_in(text)}\n",
+        certificate=str(used[0]) if used else "",
+    )
 
 
 def prove_gone(settings: Settings, text: str) -> Step:
@@ -494,6 +504,15 @@ def digest_in(text: str) -> str:
     """The digest that a file of ours names, or an empty string."""
     mark = _MARK.search(text)
     return mark["digest"] if mark else ""
+
+
+def certificate_in(text: str) -> tuple[PurePosixPath, PurePosixPath] | None:
+    """The certificate and the key that a file of ours names, or None if there is none, or more than one."""
+    found = re.findall(r'^\s*ssl_certificate "(.+)";\s+ssl_certificate_key "(.+)";$', text, re.MULTILINE)
+    if len(found) != 1:
+        return None
+    certificate, key = (PurePosixPath(re.sub(r"\\(.)", r"\1", path)) for path in found[0])
+    return certificate, key
 
 
 def logs(settings: Settings, which: str, lines: int) -> Step:

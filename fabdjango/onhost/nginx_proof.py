@@ -11,6 +11,7 @@ import time
 
 P = PARAMETERS  # noqa: F821 - set by the line before this program
 ERROR_LOG = "/var/log/nginx/error.log"
+OTHER = 1
 
 
 def wanted_body():
@@ -24,10 +25,22 @@ def wanted_body():
         return b""
 
 
+def wanted_certificate():
+    """The first certificate of the file, as it is sent; empty if none is asked for, or none can be read."""
+    if not P["certificate"]:
+        return b""
+    try:
+        with open(P["certificate"], "rb") as file:
+            found = re.search(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", file.read(10000000), re.S)
+        return ssl.PEM_cert_to_DER_cert(found.group().decode()) if found else b""
+    except (OSError, ValueError):
+        return b""
+
+
 def ask():
-    """(status, body) of one request for the site's name."""
+    """(status, body) of one request for the site's name, or OTHER if another certificate than wanted is presented."""
     link = http.client.HTTPConnection(P["host"], timeout=5)
-    link.sock = socket.create_connection(("127.0.0.1", 443 if P["https"] else 80), timeout=5)
+    link.sock = socket.create_connection(("127.0.0.1", P["port"]), timeout=5)
     try:
         if P["https"]:
             # Who answers is told by the answer itself; a certificate may be self-signed, or not valid yet.
@@ -35,6 +48,8 @@ def ask():
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
             link.sock = context.wrap_socket(link.sock, server_hostname=P["host"])
+            if certificate and link.sock.getpeercert(True) != certificate:
+                return OTHER, b""
         link.request("GET", P["path"], headers={"Host": P["host"], "Connection": "close"})
         answer = link.getresponse()
         return answer.status, answer.read(1000000)
@@ -61,6 +76,7 @@ def complaints(size):
     return [line for line in lines if re.search(r"\[(emerg|alert|crit)\]", line)][-5:]
 
 
+certificate = wanted_certificate()
 if P["tell"]:
     status, body = ask_once()
     print(json.dumps({"status": status, "body": body[:500].decode("utf-8", "replace")}))
@@ -84,6 +100,8 @@ while True:
     time.sleep(0.05 if right else 0.2)
 if status == 0:
     print("nothing answers %s on this host: %s" % (address, found.decode("utf-8", "replace")))
+elif status == OTHER:
+    print("%s presents another certificate than that of %s" % (address, P["certificate"]))
 elif P["gone"]:
     print("%s still answers %d with what should be gone" % (address, status))
 else:

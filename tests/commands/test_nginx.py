@@ -11,6 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fabdjango.commands import nginx
 from fabdjango.commands.nginx import Webserver
@@ -105,7 +107,15 @@ def test_listeners() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "sent"), [({}, False), ({"hsts": 300}, False), (TLS, False), ({**TLS, "hsts": 300}, True)]
+    ("values", "sent"),
+    [
+        ({}, False),
+        ({"hsts": 300}, False),
+        (TLS, False),
+        ({**TLS, "hsts": 300}, True),
+        ({"tls": "self-signed", "hsts": 300}, True),
+        ({"tls": "letsencrypt", "hsts": 300}, True),
+    ],
 )
 def test_hsts_only_where_there_is_tls(values: dict[str, Any], *, sent: bool) -> None:
     """And only if it is asked for: it cannot be taken back."""
@@ -169,6 +179,7 @@ def test_nginx_takes_it(tmp_path: Path, values: dict[str, Any]) -> None:
         ({"domains": []}, "fabdjango.nginx.domains is empty"),
         ({"domains": ["_"]}, "'_' is not a host name"),
         ({"tls": "files"}, "no certificate is named"),
+        ({"tls": "letsencrypt", "domains": ["*.example.com"]}, r"no certificate for \*\.example\.com over http"),
         ({"media_url": "/static/"}, "are both /static/"),
         ({"media": "../it's"}, "must be a folder of uploaded files"),
         ({"media": "/"}, "must be a folder of uploaded files"),
@@ -303,6 +314,28 @@ def test_who_is_asked_for_the_proof() -> None:
         "body": f"{digest}\n",
         "gone": False,
     }
+
+
+def test_the_certificate_that_a_file_names() -> None:
+    """The proof wants it presented, if it is the only one; what nginx had to read is read back."""
+    path = r"""/etc/it's "a\b".pem"""
+    text = file_of({**TLS, "certificate": path})
+    used = (PurePosixPath(path), PurePosixPath("/etc/it's.key"))
+    assert nginx.certificate_in(text) == used
+    assert nginx.prove(settings(TLS), text).parameters["certificate"] == str(used[0])
+    for none in (file_of(), text + text):
+        assert nginx.certificate_in(none) is None
+        assert nginx.prove(settings(TLS), none).parameters["certificate"] == ""
+
+
+@given(path=st.from_regex(r"/[^\s/][^\n/]{0,20}[^\s/]", fullmatch=True))
+def test_any_path_that_a_file_can_name(path: str) -> None:
+    """Whatever nginx's quoting does to it."""
+    try:
+        text = file_of({**TLS, "certificate": path})
+    except ConfigError:
+        return
+    assert nginx.certificate_in(text) == (PurePosixPath(path), PurePosixPath("/etc/it's.key"))
 
 
 def test_answers_that_are_read() -> None:

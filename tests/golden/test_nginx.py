@@ -35,6 +35,13 @@ def rendered() -> dict[str, str]:
         "nginx.tls.conf": nginx.site_file(
             _settings(TLS, gunicorn={"interface": "asgi", "bind": "127.0.0.1:8001"}), LAYOUT, templates, SERVER
         ).content,
+        "nginx.self-signed.conf": nginx.site_file(_settings({"tls": "self-signed"}), LAYOUT, templates, SERVER).content,
+        "nginx.letsencrypt.conf": nginx.site_file(
+            _settings({"tls": "letsencrypt", "domains": ["blog.example.com", "www.blog.example.com"], "hsts": 300}),
+            LAYOUT,
+            templates,
+            SERVER,
+        ).content,
         "maintenance.html": maintenance.page(_settings({}), LAYOUT, templates).content,
     }
 

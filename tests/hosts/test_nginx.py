@@ -26,10 +26,10 @@ DOMAIN = "blog.example.com"
 STRANGE = ["it's", 'a "b"', "a\\b", "a\\", "\\\\n", "{;}#", "ü ☃", "a=b: c %20 ~*"]
 FABFILE = """\
 from invoke import Collection
-from fabdjango.namespaces import maintenance, nginx
+from fabdjango.namespaces import maintenance, nginx, tls
 
 ns = Collection()
-for name, module in {"nginx": nginx, "maintenance": maintenance}.items():
+for name, module in {"nginx": nginx, "maintenance": maintenance, "tls": tls}.items():
     made = Collection(name)
     for task in module.__all__:
         made.add_task(getattr(module, task), name=task)
@@ -501,7 +501,7 @@ def test_tls(site: Site) -> None:
             "hsts": 300,
         }
     )
-    site.write("shared/acme/.well-known/acme-challenge/token", "proof")
+    site.machine.write("/var/lib/fabdjango/acme/blog/.well-known/acme-challenge/token", "proof")
     site.fab("nginx.configure").ended()
     assert site.arrived("/", https=True, X_Forwarded_Proto="http")["x-forwarded-proto"] == "https"
     found = site.ask("/", https=True)
@@ -520,3 +520,55 @@ def test_tls(site: Site) -> None:
     outcome = site.fab("nginx.reload").ended(1)
     assert "cannot load certificate" in outcome.quoted
     assert site.ask("/", https=True).status == 200
+
+
+PLACE = "/etc/ssl/fabdjango/blog"
+
+
+def presented(site: Site) -> str:
+    """The certificate that a client from outside gets."""
+    return ssl.get_server_certificate((site.machine.address, 443))
+
+
+def test_a_certificate_that_is_made_here(site: Site) -> None:
+    """With the site's file, by one command; kept until the domains are others; served to who trusts it."""
+    signed = {"tls": "self-signed", "domains": [DOMAIN, "*.blog.example.com"]}
+    site.configure(nginx=signed)
+    assert "there is no certificate" in site.fab("tls.status").ended().output
+    assert "configured: nginx serves" in site.fab("nginx.configure").ended().output
+    assert site.arrived("/", https=True)["x-forwarded-proto"] == "https"
+    assert site.ask("/a").headers["Location"] == "https://blog.example.com/a"
+    modes = "-rw------- root key.pem\n-rw-r--r-- root certificate.pem\ndrwxr-xr-x root .\n"
+    assert site.machine.run(f"cd {PLACE} && find . -printf '%M %u %f\\n' | sort").stdout == modes
+    first = presented(site)
+    trusted = f"curl -s --cacert {PLACE}/certificate.pem --resolve www.{DOMAIN}:443:127.0.0.1 https://www.{DOMAIN}/"
+    assert json.loads(site.machine.run(trusted).stdout)
+    told = site.fab("tls.status").ended().output
+    assert f"  for {DOMAIN}, *.{DOMAIN}\n  signed by itself, good from " in told
+    assert "the running nginx presents it" in told
+    before = site.state()
+    for task in ("nginx.configure", "tls.obtain", "tls.renew"):
+        assert site.fab(task).ended().output.splitlines()[-1].startswith("unchanged: nginx serves")
+    assert (site.state(), presented(site)) == (before, first)
+    site.fab("tls.renew", "--force").ended()
+    second = presented(site)
+    site.configure(nginx={**signed, "domains": [DOMAIN, "*.blog.example.com", "shop.example.com"]})
+    site.fab("tls.obtain").ended()
+    assert len({first, second, presented(site)}) == 3
+    assert ", shop.example.com\n" in site.fab("tls.status").ended().output
+    assert site.ask("/", "shop.example.com", https=True).status == 200
+
+
+def test_a_certificate_that_cannot_be_made(site: Site) -> None:
+    """What openssl says is told, and nginx goes on."""
+    site.configure(nginx={"tls": "self-signed"})
+    site.fab("nginx.configure").ended()
+    before = presented(site)
+    site.machine.run(f"chattr +i {PLACE} 2>/dev/null || mount --bind -o ro {PLACE} {PLACE}")
+    try:
+        outcome = site.fab("tls.renew", "--force").ended(1)
+        assert "nothing that serves was touched (exit 1)" in outcome.complaint
+        assert "openssl" in outcome.quoted
+        assert (site.ask("/", https=True).status, presented(site)) == (200, before)
+    finally:
+        site.machine.run(f"chattr -i {PLACE} 2>/dev/null || umount {PLACE}")

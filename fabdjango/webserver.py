@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
@@ -9,24 +10,29 @@ from fabdjango.commands import certificates, maintenance, nginx
 from fabdjango.exceptions import FabdjangoError, RevertedError, UnknownStateError
 from fabdjango.layout import Layout
 from fabdjango.plan import Phase, Put, Step
+from fabdjango.recipes import Site
 from fabdjango.runner import Runner
 from fabdjango.settings import Settings
 
 __all__ = [
+    "There",
     "certificate_status",
+    "configuration",
     "configure",
     "disable",
     "enable",
+    "look",
     "maintenance_off",
     "maintenance_on",
     "obtain",
+    "read_look",
     "reload",
     "status",
 ]
 
 
 @dataclass(frozen=True)
-class _There:
+class There:
     """What there is: nginx, the site's folders, the digest that the running nginx names, and the certificate."""
 
     server: nginx.Webserver
@@ -34,32 +40,48 @@ class _There:
     running: str
     certificate: certificates.Found = field(default_factory=certificates.Found)
 
+    def runs(self, put: Put) -> bool:
+        """True if this file of the site is there, and the running nginx has it."""
+        server = self.server
+        return put == server.previous and server.link == "ours" and self.running == nginx.digest_in(put.content)
 
-def _look(runner: Runner) -> _There:
-    site = runner.site
+
+def look(site: Site, owner: str) -> tuple[Step, ...]:
+    """What has to be known before a change; the outputs are for read_look."""
     settings = site.settings
-    steps: tuple[Step, ...] = (nginx.look(settings, site.layout, runner.account.owner),)
+    steps: tuple[Step, ...] = (nginx.look(settings, site.layout, owner),)
     if settings.nginx.domains:
         steps += (nginx.ask_running(settings),)
         steps += (certificates.look(settings),) if certificates.is_wanted(settings) else ()
-    result = runner.run(Phase("nginx", steps, reads_only=True))
-    output = {step.name: step.output for step in result.steps}
+    return steps
+
+
+def read_look(settings: Settings, output: Mapping[str, str]) -> There:
+    """The outputs of ``look`` by the names of its steps."""
     server = nginx.read_look(output.get("nginx-look", ""))
     layout = Layout(PurePosixPath(server.root), settings.project)
-    there = _There(server, layout, nginx.digest_of(output["nginx-ask"]) if output.get("nginx-ask", "").strip() else "")
+    there = There(server, layout, nginx.digest_of(output["nginx-ask"]) if output.get("nginx-ask", "").strip() else "")
     return replace(there, certificate=certificates.read_look(output["tls-look"])) if "tls-look" in output else there
 
 
-def _change(runner: Runner, found: nginx.Webserver, change: Step, proof: Step, before: tuple[Step, ...] = ()) -> None:
-    """Change the site's file or link, and believe it only when the running server shows it; otherwise all is put back."""
-    phase = Phase(
+def _look(runner: Runner) -> There:
+    result = runner.run(Phase("nginx", look(runner.site, runner.account.owner), reads_only=True))
+    return read_look(runner.site.settings, {step.name: step.output for step in result.steps})
+
+
+def _changed(site: Site, found: nginx.Webserver, change: Step, proof: Step, before: tuple[Step, ...] = ()) -> Phase:
+    """A change of the site's file or link, believed only when the running server shows it; otherwise all is put back."""
+    return Phase(
         change.name,
         (*before, change, nginx.check(found), nginx.reload(), proof),
         undo=(nginx.restore(found), nginx.reload_back(found)),
         undo_from=change.name,
         serving_from="nginx-reload",
-        lock=runner.site.lock,
+        lock=site.lock,
     )
+
+
+def _run(runner: Runner, phase: Phase) -> None:
     try:
         runner.run(phase)
     except RevertedError as error:
@@ -71,55 +93,55 @@ def _change(runner: Runner, found: nginx.Webserver, change: Step, proof: Step, b
         raise
 
 
-def configure(runner: Runner, *, force: bool = False) -> None:
+def configuration(site: Site, there: There, *, force: bool = False) -> Phase | None:
     """
-    The site's file, installed, running and proven, with its certificate; with nothing to change, nothing is reloaded.
+    The site's file, installed, running and proven, with its certificate; None if all of that is so already.
 
-    With ``force`` there is a new certificate in any case.
+    With ``force`` there is a new certificate in any case. Raises FabdjangoError for what is refused.
     """
-    site, settings = runner.site, runner.site.settings
-    nginx.need_domains(settings)
-    there = _look(runner)
-    nginx.refuse_foreign(settings, there.layout, there.server, site.host)
-    certificates.refuse(settings, there.certificate, site.host)
-    put = nginx.site_file(settings, there.layout, site.templates, there.server)
-    nginx.refuse_unreachable(there.server, site.host)
-    domains = ", ".join(settings.nginx.domains)
-    if _runs(there, put) and certificates.is_settled(settings, there.certificate) and not force:
-        runner.report.say(f"unchanged: nginx serves {domains} with this file already{_until(settings, there)}")
-        return
-    before = certificates.steps(settings, there.certificate, force=force)
-    if settings.nginx.tls == "letsencrypt" and (force or certificates.fault(settings, there.certificate)):
-        before = (*_answering(runner, there), *before)
-    _change(runner, there.server, nginx.write(put, there.server.place), nginx.prove(settings, put.content), before)
-    if not runner.dry:
-        runner.report.say(f"configured: nginx serves {domains}", style="bold green")
+    settings, server, certificate = site.settings, there.server, there.certificate
+    nginx.refuse_foreign(settings, there.layout, server, site.host)
+    certificates.refuse(settings, certificate, site.host)
+    put = nginx.site_file(settings, there.layout, site.templates, server)
+    nginx.refuse_unreachable(server, site.host)
+    if there.runs(put) and certificates.is_settled(settings, certificate) and not force:
+        return None
+    before = certificates.steps(settings, certificate, force=force)
+    if settings.nginx.tls == "letsencrypt" and (force or certificates.fault(settings, certificate)):
+        before = (*_answering(site, there), *before)
+    return _changed(site, server, nginx.write(put, server.place), nginx.prove(settings, put.content), before)
 
 
-def _runs(there: _There, put: Put) -> bool:
-    """True if the file is there, and the running nginx has it."""
-    server = there.server
-    return put == server.previous and server.link == "ours" and there.running == nginx.digest_in(put.content)
-
-
-def _until(settings: Settings, there: _There) -> str:
-    file = there.certificate.file
-    return f", and its certificate is good until {file.not_after}" if certificates.is_made(settings) and file else ""
-
-
-def _answering(runner: Runner, there: _There) -> tuple[Step, ...]:
+def _answering(site: Site, there: There) -> tuple[Step, ...]:
     """
     What lets nginx answer a certificate authority before the certificate is there; none if it does already.
 
     Until then the site is served with the certificate that it had, or over http alone.
     """
-    site, settings, server = runner.site, runner.site.settings, there.server
+    server = there.server
     used = nginx.certificate_in(server.text or "") if server.link == "ours" and not server.test else None
-    without = certificates.with_certificate(settings, used)
-    put = nginx.site_file(without, there.layout, site.templates, server)
-    if _runs(there, put):
+    until = certificates.with_certificate(site.settings, used)
+    put = nginx.site_file(until, there.layout, site.templates, server)
+    if there.runs(put):
         return ()
-    return (nginx.write(put, server.place), nginx.check(server), nginx.reload(), nginx.prove(without, put.content))
+    return (nginx.write(put, server.place), nginx.check(server), nginx.reload(), nginx.prove(until, put.content))
+
+
+def configure(runner: Runner, *, force: bool = False) -> None:
+    """The site's file and certificate, running and proven; with nothing to change, nothing is reloaded."""
+    settings = runner.site.settings
+    nginx.need_domains(settings)
+    there = _look(runner)
+    phase = configuration(runner.site, there, force=force)
+    domains = ", ".join(settings.nginx.domains)
+    if phase is None:
+        file = there.certificate.file if certificates.is_made(settings) else None
+        until = f", and its certificate is good until {file.not_after}" if file else ""
+        runner.report.say(f"unchanged: nginx serves {domains} with this file already{until}")
+        return
+    _run(runner, phase)
+    if not runner.dry:
+        runner.report.say(f"configured: nginx serves {domains}", style="bold green")
 
 
 def obtain(runner: Runner, *, force: bool = False) -> None:
@@ -136,7 +158,7 @@ def certificate_status(runner: Runner) -> None:
     runner.report.show("\n".join(certificates.status_lines(runner.site.settings, there.certificate)))
 
 
-def _ours(runner: Runner) -> _There:
+def _ours(runner: Runner) -> There:
     """The same as _look, if the site's file is there; otherwise a FabdjangoError."""
     site = runner.site
     nginx.need_domains(site.settings)
@@ -151,19 +173,19 @@ def _ours(runner: Runner) -> _There:
 
 def enable(runner: Runner) -> None:
     """The link to the site's file, and a reload."""
-    found = _ours(runner).server
-    nginx.refuse_unreachable(found, runner.site.host)
-    _change(runner, found, nginx.enable(found.place), nginx.prove(runner.site.settings, found.text or ""))
+    site, found = runner.site, _ours(runner).server
+    nginx.refuse_unreachable(found, site.host)
+    _run(runner, _changed(site, found, nginx.enable(found.place), nginx.prove(site.settings, found.text or "")))
 
 
 def disable(runner: Runner) -> None:
     """No link to the site's file, and a reload; an nginx that does not run is left so."""
-    found = _ours(runner).server
+    site, found = runner.site, _ours(runner).server
     step = nginx.disable(found.place)
     if not found.active:
         runner.do(step)
         return
-    _change(runner, found, step, nginx.prove_gone(runner.site.settings, found.text or ""))
+    _run(runner, _changed(site, found, step, nginx.prove_gone(site.settings, found.text or "")))
 
 
 def reload(runner: Runner) -> None:

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
+from fabdjango.body import render_body
 from fabdjango.commands import certificates, nginx
 from fabdjango.commands.certificates import Found
 from fabdjango.escape import sh
 from fabdjango.plan import Step
-from fabdjango.script import render_body
 from fabdjango.settings import Settings
 from tests.conftest import LAYOUT, sample_settings, sample_templates
 

@@ -242,7 +242,7 @@ def refuse(settings: Settings, found: Found, host: str = "") -> None:
             cure=f"as root: apt-get install {' '.join(missing)}",
         )
     ours = re.compile(rf"= {re.escape(str(webroot(settings)))},?\s*$", re.MULTILINE)
-    if settings.nginx.tls == "letsencrypt" and found.renewal is not None and not ours.search(found.renewal):
+    if settings.nginx.tls == "letsencrypt" and (found.renewal or "").strip() and not ours.search(found.renewal or ""):
         raise FabdjangoError(
             f"certbot has a certificate called {settings.project} that fabdjango did not ask for, and it is left alone",
             host=host,
@@ -259,9 +259,9 @@ def fault(settings: Settings, found: Found) -> str:
     if other := _other_names(settings, file):
         return other
     if settings.nginx.tls == "letsencrypt":
-        if found.renewal is None:
+        if not (found.renewal or "").strip():
             return "certbot does not know it"
-        server = re.search(r"^server = (.*)$", found.renewal, re.MULTILINE)
+        server = re.search(r"^server = (.*)$", found.renewal or "", re.MULTILINE)
         if server and server[1].strip() != settings.nginx.acme_server:
             return f"it is from {server[1].strip()}"
     if file.days <= 0:
@@ -352,7 +352,10 @@ def steps(settings: Settings, found: Found, *, force: bool = False) -> tuple[Ste
         return (*first, _keep(settings, found))
     if settings.nginx.tls == "self-signed":
         return (_make(settings, why),)
-    return (*first, _make_webroot(settings), _ask(settings, why))
+    # certbot fills this file last, and takes another name for the certificate where there is one that it cannot read.
+    half_made = found.renewal is not None and not found.renewal.strip()
+    aside = (_set_aside(settings),) if half_made else ()
+    return (*first, _make_webroot(settings), *aside, _ask(settings, why))
 
 
 def _keep(settings: Settings, found: Found) -> Step:
@@ -397,6 +400,25 @@ def _make_webroot(settings: Settings) -> Step:
         block(
             when(raw(f"[ -d {quote_path(folder)} ]"), raw("unchanged 'it is there'")),
             sh("install", "-d", "-m", "755", "--", folder),
+        ),
+        user=ROOT,
+    )
+
+
+def _set_aside(settings: Settings) -> Step:
+    renewal = _renewal(settings)
+    left = {renewal.name: renewal, **{each: _CERTBOT / each / settings.project for each in ("live", "archive")}}
+    moves = (
+        when(raw(f"[ -e {quote_path(path)} ]"), raw(f'mv -T -- {quote_path(path)} "$aside"/{quote_path(name)}'))
+        for name, path in left.items()
+    )
+    return Step(
+        "tls-aside",
+        "set aside what certbot has left half-made",
+        block(
+            raw(f"aside=$(mktemp -d -- {quote_path(_CERTBOT / 'half-made.XXXXXX')})"),
+            *moves,
+            raw('note "it is in $aside"'),
         ),
         user=ROOT,
     )

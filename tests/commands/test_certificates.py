@@ -323,6 +323,27 @@ def test_one_that_is_asked_for() -> None:
     """)
 
 
+def test_what_certbot_left_half_made() -> None:
+    """It would take another name beside an empty file of its own; nothing is deleted."""
+    there = found(renewal="\n")
+    certificates.refuse(settings(ASKED), there)
+    assert certificates.fault(settings(ASKED), there) == "certbot does not know it"
+    assert shown(certificates.steps(settings(ASKED), there)[2]) == shell("""
+        # tls-aside (as root): set aside what certbot has left half-made
+        aside=$(mktemp -d -- /etc/letsencrypt/half-made.XXXXXX)
+        if [ -e /etc/letsencrypt/renewal/blog.conf ]; then
+          mv -T -- /etc/letsencrypt/renewal/blog.conf "$aside"/blog.conf
+        fi
+        if [ -e /etc/letsencrypt/live/blog ]; then
+          mv -T -- /etc/letsencrypt/live/blog "$aside"/live
+        fi
+        if [ -e /etc/letsencrypt/archive/blog ]; then
+          mv -T -- /etc/letsencrypt/archive/blog "$aside"/archive
+        fi
+        note "it is in $aside"
+    """)
+
+
 def test_without_an_address() -> None:
     """certbot must be told so."""
     *_, step = certificates.steps(settings(ASKED), found(file=None))

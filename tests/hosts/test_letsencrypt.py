@@ -129,9 +129,17 @@ def test_a_domain_that_leads_elsewhere(site: Site) -> None:
     assert site.files() == before
 
 
+# What certbot has when it is killed before it is through with a new certificate.
+HALF_MADE = """
+cd /etc/letsencrypt && mkdir -p live/blog archive/blog renewal && : > renewal/blog.conf
+ln -s ../../archive/blog/fullchain1.pem live/blog/fullchain.pem
+"""
+
+
 def test_from_nothing_to_https(site: Site) -> None:
     """By one command: http for the authority, the certificate, https; a second one changes nothing."""
     site.configure(DOMAIN)
+    site.machine.run(HALF_MADE)
     assert "configured: nginx serves blog.example.com" in site.fab("nginx.configure").ended().output
     assert re.fullmatch(r"[0-9a-f]{64}\n", site.trusted())
     told = site.fab("tls.status").ended().output

@@ -154,7 +154,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         found = Site(machine, workplace)
         found.configure()
         found.fab("nginx.configure").ended()
-        found.write("run/application.log", "")
+        found.write("run/sockets/application.log", "")
         machine.run(
             f"cd {shlex.quote(ROOT)}/run && systemd-run -q -u application --uid=deploy python3 /opt/application.py {shlex.quote(ROOT)}/run/sockets/a.sock && ln -s sockets/a.sock current.sock"
         )

@@ -8,6 +8,7 @@ all of it with five.
 from __future__ import annotations
 
 import re
+import subprocess
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.hosts.workplace import Daemon
+    from tests.machines import Machine
 
 HOSTS, FEW = 5, 3
 #: Ten moments from the first session to the last.
@@ -171,3 +173,39 @@ def test_a_host_that_is_down(fleet: FleetStage) -> None:
     caught = fleet.deploy(release, "--catch-up")
     assert (caught.code, caught.last_line) == (0, f"deployed: {new} serves on {others + 1} hosts")
     assert fleet.serving == [new] * (others + 1)
+
+
+def clock(stage: FleetStage, machine: Machine) -> int:
+    """Seconds since the epoch, as a session of the operator's sees them on a host."""
+    options = ("-o", f"UserKnownHostsFile={stage.workplace.known_hosts}", "-o", "BatchMode=yes")
+    words = ["ssh", "-i", str(machine.key), *options, f"deploy@{machine.address}", "date +%s"]
+    return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.nightly
+def test_hosts_whose_clocks_differ(fleet: FleetStage) -> None:
+    """One is a day ahead and one a day behind; releases are in the order of their deploys all the same."""
+    fleet.configure()
+    ahead, behind = fleet.machines[1], fleet.machines[2]
+    for machine in (ahead, behind):
+        machine.run("apt-get update -q; apt-get install -q -y --no-install-recommends libfaketime", timeout=300)
+    library = ahead.run("ls /usr/lib/*/faketime/libfaketime.so.1").stdout.strip()
+    shifted = {ahead: "+1d", behind: "-1d"}
+    try:
+        for machine, by in shifted.items():
+            machine.write("/etc/environment", f"LD_PRELOAD={library}\nFAKETIME={by}\nFAKETIME_DONT_FAKE_MONOTONIC=1\n")
+        today, tomorrow, yesterday = (clock(fleet, machine) for machine in fleet.machines[:3])
+        assert abs(tomorrow - today - 86400) < 600
+        assert abs(today - yesterday - 86400) < 600
+        made = [fleet.shop.next() for _ in range(3)]
+        for release in made:
+            fleet.deploy(release).ended()
+        assert len(set(fleet.serving)) == 1
+        fleet.fab("rollback").ended()
+        assert {each.rpartition("-")[2] for each in fleet.serving} == {made[1].sha[:12]}
+        fleet.deploy(made[2]).ended()
+        for site in fleet.sites:
+            assert invariants.releases(site, 4) == []
+    finally:
+        for machine in shifted:
+            machine.run("rm /etc/environment; touch /etc/environment")

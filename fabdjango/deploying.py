@@ -123,6 +123,9 @@ def _of_the_others(fleet: Fleet) -> tuple[str, str]:
 def _plan(member: Member, ref: str) -> None:
     plan = recipes.deployment(member.runner.site, member.facts, ref)
     member.plan = replace(plan, leads=member.leads or _own_database(member))
+    if plan.touched:
+        told = f"files of {member.facts.current} were changed by hand: a new release takes its place"
+        member.runner.report.say(told, style="yellow")
 
 
 def _own_database(member: Member) -> bool:
@@ -156,11 +159,11 @@ def one_id(plans: list[Deployment]) -> str:
     The id that every host's release gets.
 
     It is the one that hosts serve this very commit and configuration under, if
-    they agree and no other host has something else of that name; else a new
+    they agree, no other host has something else of that name, and nobody has changed its files by hand; else a new
     one, above all that any host has ever had: the order of releases is the counter's, whatever clocks say.
     """
     reused = {plan.release for plan in plans if plan.release == plan.facts.current}
-    if len(reused) == 1:
+    if len(reused) == 1 and not any(plan.touched for plan in plans):
         (release,) = reused
         markers = [(plan, plan.facts.releases.get(release)) for plan in plans]
         if all(not marker or marker.get("fingerprint") == plan.fingerprint for plan, marker in markers):

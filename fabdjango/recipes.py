@@ -8,7 +8,8 @@ phases. Nothing here runs.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -36,10 +37,13 @@ __all__ = [
     "check_settings",
     "confirm",
     "deployment",
+    "edited",
     "give_wheels",
+    "own_files",
     "prepare",
     "receive",
     "redeployment",
+    "refusals",
     "renamed",
     "survey",
     "tidy",
@@ -116,6 +120,8 @@ class Deployment:
     previous_files: tuple[Put | None, ...]
     slot: str
     unchanged: bool = False
+    touched: bool = False
+    """What serves is this, but somebody has changed its files by hand: a new release takes its place."""
     leads: bool = True
     """Its host is the one that migrates, and on the first deploy runs the project's first commands."""
 
@@ -248,6 +254,7 @@ def _managed(site: Site) -> list[tuple[PurePosixPath, bool]]:
         private / "gunicorn.conf.py",
         private / "run",
         private / "web",
+        *(private / f"process-{name}" for name in site.settings.processes),
     ]
     hidden = [private / "env", private / "local_settings.py", site.layout.env_file, site.layout.local_settings]
     return [*((path, False) for path in shown), *((path, True) for path in hidden)]
@@ -301,43 +308,22 @@ def deployment(site: Site, facts: Facts, ref: str, *, release: str = "") -> Depl
     """
     site = site.on(facts)
     settings, layout, host = site.settings, site.layout, site.host
-    _refuse_unknown_ref(facts, ref, host)
-    _refuse_commit(settings, facts, host)
-    _refuse_account(settings, facts, host)
-    venv.refuse_hopeless(settings, facts, host)
+    for _, refusal in refusals(site, facts, ref):
+        raise refusal
     key = venv.key_of(settings, facts, facts.sha)
     manager = managers.find(settings, facts, layout, site.templates, host)
-    managers.refuse_other(settings, facts, layout, host)
     previous = tuple(refuse_foreign(facts, put, host) for put in manager.files)
-    sudoers.refuse_unlisted(manager, facts, layout, previous, site.target, host)
-
-    def files(release: str) -> tuple[Put, ...]:
-        return releases.private_files(
-            settings,
-            facts,
-            layout,
-            site.templates,
-            release=release,
-            key=key,
-            env=site.env,
-            local_settings=site.local_settings,
-        )
-
     by_hand = [
         "" if settings.env_file else facts.shared_env,
         "" if settings.local_settings else facts.shared_local_settings,
     ]
     more = [settings.shared, settings.hooks, settings.django.__dict__, settings.local_settings_path, by_hand]
-    fingerprint = releases.fingerprint_of(facts.sha, key, files(releases.PLACEHOLDER), more)
+    fingerprint = releases.fingerprint_of(facts.sha, key, own_files(site, facts, releases.PLACEHOLDER), more)
     serves = bool(facts.live_slot) and facts.slots.get(facts.live_slot) == facts.current
-    same = facts.current_marker.get("fingerprint") == fingerprint and serves and previous == manager.files
+    is_made = facts.current_marker.get("fingerprint") == fingerprint
+    touched = is_made and bool(edited(facts, layout, own_files(site, facts, facts.current)))
     if not release:
-        release = (
-            facts.current
-            if facts.current_marker.get("fingerprint") == fingerprint
-            else releases.new_id(facts, facts.sha)
-        )
-    _refuse_full_disk(facts, host)
+        release = facts.current if is_made and not touched else releases.new_id(facts, facts.sha)
     return Deployment(
         site,
         facts,
@@ -345,29 +331,44 @@ def deployment(site: Site, facts: Facts, ref: str, *, release: str = "") -> Depl
         release,
         key,
         fingerprint,
-        files(release),
+        own_files(site, facts, release),
         manager,
         previous,
         _slot_for(settings, facts),
-        unchanged=same,
+        unchanged=is_made and not touched and serves and previous == manager.files,
+        touched=touched,
     )
+
+
+def own_files(site: Site, facts: Facts, release: str) -> tuple[Put, ...]:
+    """What a release of the commit of ``facts`` is given beside its commit, by the settings of now."""
+    site = site.on(facts)
+    return releases.private_files(
+        site.settings,
+        facts,
+        site.layout,
+        site.templates,
+        release=release,
+        key=venv.key_of(site.settings, facts, facts.sha),
+        env=site.env,
+        local_settings=site.local_settings,
+    )
+
+
+def edited(facts: Facts, layout: Layout, puts: Iterable[Put]) -> tuple[Put, ...]:
+    """Those of ``puts``, files of the release that serves, which are not on the host as they were written."""
+
+    def found(put: Put) -> str | None:
+        return (facts.managed.get(str(layout.current / ".fabdjango" / put.path.name)) or {}).get("digest")
+
+    return tuple(put for put in puts if found(put) not in (None, hashlib.sha256(put.content.encode()).hexdigest()))
 
 
 def renamed(plan: Deployment, release: str) -> Deployment:
     """The same under another id, as all hosts of a fleet have one."""
     if release == plan.release:
         return plan
-    files = releases.private_files(
-        plan.site.settings,
-        plan.facts,
-        plan.layout,
-        plan.site.templates,
-        release=release,
-        key=plan.key,
-        env=plan.site.env,
-        local_settings=plan.site.local_settings,
-    )
-    return replace(plan, release=release, private=files, unchanged=False)
+    return replace(plan, release=release, private=own_files(plan.site, plan.facts, release), unchanged=False)
 
 
 def redeployment(site: Site, facts: Facts, release: str) -> Deployment:
@@ -397,31 +398,65 @@ def _slot_for(settings: Settings, facts: Facts) -> str:
     return (facts.live_slot or "a") if settings.slots == "1" else other_slot(facts.live_slot)
 
 
-def _refuse_unknown_ref(facts: Facts, ref: str, host: str) -> None:
-    if facts.sha:
+# --- what is refused ----------------------------------------------------------
+
+
+def refusals(site: Site, facts: Facts, ref: str) -> Iterator[tuple[str, FabdjangoError]]:
+    """Every reason for which deployment() raises, the first one first, each after a word for what it is about."""
+    site = site.on(facts)
+    settings, layout, host = site.settings, site.layout, site.host
+    yield from (("commit", error) for error in _faults_of_commit(settings, facts, ref, host))
+    yield from _refused("account", lambda: _refuse_account(settings, facts, host))
+    yield from _refused("requirements", lambda: venv.refuse_hopeless(settings, facts, host))
+    yield from _refused("manager", lambda: managers.find(settings, facts, layout, site.templates, host))
+    yield from _refused("manager", lambda: managers.refuse_other(settings, facts, layout, host))
+    yield from _refused("programs", lambda: _refuse_programs(site, facts))
+    yield from _refused("disk", lambda: _refuse_full_disk(facts, host))
+
+
+def _refused(subject: str, check: Callable[[], object]) -> Iterator[tuple[str, FabdjangoError]]:
+    try:
+        check()
+    except FabdjangoError as error:
+        yield subject, error
+
+
+def _refuse_programs(site: Site, facts: Facts) -> None:
+    try:
+        manager = managers.find(site.settings, facts, site.layout, site.templates, site.host)
+    except FabdjangoError:
+        # That is told by itself.
         return
-    if facts.ref_kind == "ambiguous":
-        msg = f"{ref} is the beginning of several commits"
-        raise FabdjangoError(msg, host=host, cure="give more of the commit's id")
-    msg = f"the repository has no branch, tag or commit {ref}"
-    near = f"did you mean {' or '.join(facts.near_refs)}?\n" if facts.near_refs else ""
-    raise FabdjangoError(msg, host=host, cure=f"{near}push it first, or check the spelling")
+    previous = tuple(refuse_foreign(facts, put, site.host) for put in manager.files)
+    sudoers.refuse_unlisted(manager, facts, site.layout, previous, site.target, site.host)
 
 
-def _refuse_commit(settings: Settings, facts: Facts, host: str) -> None:
+def _faults_of_commit(settings: Settings, facts: Facts, ref: str, host: str) -> Iterator[FabdjangoError]:
+    if not facts.sha:
+        yield _unknown_ref(facts, ref, host)
+        return
     if facts.submodules:
         msg = f"the commit has submodules ({', '.join(facts.submodules[:3])}), which a release would silently lack"
-        raise FabdjangoError(msg, host=host, cure="vendor them, or list them as requirements (git+https://…@commit)")
+        yield FabdjangoError(msg, host=host, cure="vendor them, or list them as requirements (git+https://…@commit)")
     if facts.lfs:
         msg = "the commit has files in git LFS, of which a release would only get pointers"
-        raise FabdjangoError(msg, host=host, cure="keep such files out of git, for instance in shared")
+        yield FabdjangoError(msg, host=host, cure="keep such files out of git, for instance in shared")
     if not facts.manage:
         near = f"manage: {facts.manage_near[0]}" if facts.manage_near else "manage: path/to/manage.py"
         msg = f"the commit has no {settings.django.manage}"
-        raise FabdjangoError(msg, host=host, cure=f"set it in fabric.yaml under fabdjango: django: {near}")
-    if not (settings.django.settings or facts.settings_module):
+        yield FabdjangoError(msg, host=host, cure=f"set it in fabric.yaml under fabdjango: django: {near}")
+    elif not (settings.django.settings or facts.settings_module):
         msg = f"no settings module: {settings.django.manage} names none"
-        raise ConfigError(msg, host=host, cure="set it in fabric.yaml under fabdjango: django: settings: blog.settings")
+        yield ConfigError(msg, host=host, cure="set it in fabric.yaml under fabdjango: django: settings: blog.settings")
+
+
+def _unknown_ref(facts: Facts, ref: str, host: str) -> FabdjangoError:
+    if facts.ref_kind == "ambiguous":
+        msg = f"{ref} is the beginning of several commits"
+        return FabdjangoError(msg, host=host, cure="give more of the commit's id")
+    msg = f"the repository has no branch, tag or commit {ref}"
+    near = f"did you mean {' or '.join(facts.near_refs)}?\n" if facts.near_refs else ""
+    return FabdjangoError(msg, host=host, cure=f"{near}push it first, or check the spelling")
 
 
 def _refuse_account(settings: Settings, facts: Facts, host: str) -> None:

@@ -183,6 +183,15 @@ def test_an_id_that_means_something_else_elsewhere_is_not_taken() -> None:
     assert chosen(unchanged("9-0123456789ab"), other) == "10-0123456789ab"
 
 
+def test_an_id_whose_files_were_changed_by_hand_is_not_taken() -> None:
+    """On one host of two: both get a new one."""
+    touched = {
+        **unchanged("7-0123456789ab"),
+        "managed": {f"{SITE['root']}/current/.fabdjango/run": {"digest": "it's mine"}},
+    }
+    assert chosen(unchanged("7-0123456789ab"), touched) == "8-0123456789ab"
+
+
 # --- when hosts fail -----------------------------------------------------------------
 
 

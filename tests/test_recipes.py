@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from fabdjango import recipes, switchover
-from fabdjango.exceptions import ConfigError
+from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.facts import DjangoFacts, Reversal
 from fabdjango.plan import Phase, Step
 from fabdjango.recipes import Deployment, Site
@@ -48,6 +50,81 @@ def test_an_account_is_no_password() -> None:
     """An ssh address names one."""
     recipes.check_settings(sample_settings(repository="ssh://git@example.com:2222/it's/blog.git"))
     recipes.check_settings(sample_settings(repository="git@example.com:it's/blog.git"))
+
+
+# --- refused once the host was asked -----------------------------------------------
+
+
+def refused(values: dict[str, Any] | None = None, **facts: Any) -> list[tuple[str, str]]:
+    """What a deployment would be refused for: the subject, and the error's first line."""
+    found = sample_facts(**facts)
+    return [(subject, error.message) for subject, error in recipes.refusals(site(values or {}), found, "it's main")]
+
+
+def test_every_refusal_is_told() -> None:
+    """A deployment stops at the first of them."""
+    assert refused() == []
+    facts: dict[str, Any] = {
+        "submodules": ("it's inside",),
+        "lfs": True,
+        "manage": False,
+        "python": {},
+        "disk": (1_000_000, 5),
+        "sudo": False,
+        "programs": {},
+    }
+    all_of_them = [
+        ("commit", "the commit has submodules (it's inside), which a release would silently lack"),
+        ("commit", "the commit has files in git LFS, of which a release would only get pointers"),
+        ("commit", "the commit has no manage.py"),
+        ("requirements", "python3 is not on the host"),
+        ("manager", "supervisor is not installed on the host"),
+        ("disk", "the disk is too full: 1 MB free, 50 MB needed"),
+    ]
+    assert refused({"supervisor": {"level": "system"}}, **facts) == all_of_them
+    with pytest.raises(FabdjangoError) as caught:
+        recipes.deployment(site({"supervisor": {"level": "system"}}), sample_facts(**facts), "main")
+    assert caught.value.message == all_of_them[0][1]
+
+
+def test_a_commit_that_nobody_knows_has_no_other_fault() -> None:
+    """Of what is in it nothing can be said; files of others on the host are told all the same."""
+    foreign = {"/etc/supervisor/conf.d/blog.conf": {"digest": "d", "text": "[program:it's mine]\n"}}
+    assert refused(sha="", manage=False, managed=foreign) == [
+        ("commit", "the repository has no branch, tag or commit it's main"),
+        ("programs", "/etc/supervisor/conf.d/blog.conf is there and was not written by fabdjango"),
+    ]
+
+
+# --- changed by hand ----------------------------------------------------------------
+
+
+def served(**managed: str) -> Deployment:
+    """A deployment of what serves already; ``managed`` is what the files of the release hold now, by name."""
+    facts = sample_facts(**HOST, sha="6" * 40)
+    of_site = site({})
+    made = recipes.deployment(of_site, facts, "main")
+    texts = {put.path.name: put.content for put in recipes.own_files(of_site, facts, OLD)}
+    known = {name: text for name, text in {**texts, **managed}.items() if name in ("run", "env", "web")}
+    private = LAYOUT.current / ".fabdjango"
+    marker = {"commit": "6" * 40, "fingerprint": made.fingerprint}
+    digests = {
+        str(private / name): {"digest": hashlib.sha256(text.encode()).hexdigest()} for name, text in known.items()
+    }
+    programs = {str(put.path): {"digest": "any", "text": put.content} for put in made.manager.files}
+    return recipes.deployment(of_site, replace(facts, releases={OLD: marker}, managed={**digests, **programs}), "main")
+
+
+def test_what_serves_and_is_as_it_was_made() -> None:
+    """Nothing is to do."""
+    assert (served().release, served().unchanged, served().touched) == (OLD, True, False)
+
+
+@pytest.mark.parametrize("name", ["run", "env"])
+def test_a_release_that_was_changed_by_hand(name: str) -> None:
+    """It is not what it says it is, and a release is never written afterwards: a new one takes its place."""
+    plan = served(**{name: "export IT='s'\n"})
+    assert (plan.release, plan.unchanged, plan.touched) == (f"7-{'6' * 12}", False, True)
 
 
 # --- the order of steps ----------------------------------------------------------

@@ -39,7 +39,6 @@ __all__ = [
     "history",
     "interact",
     "migrate",
-    "preflight",
     "release_name",
     "release_path",
     "restart_site",
@@ -398,26 +397,6 @@ def status(runner: Runner) -> None:
     health = releases.ask_health(site.settings, layout, facts.current, timeout=10, how=how, also=also)
     runner.ask(manager.status())
     runner.ask(health)
-
-
-def preflight(runner: Runner, ref: str) -> None:
-    """Print findings; raises the first error that would stop a deploy of ``ref``."""
-    report, site = runner.report, runner.site
-    facts = look_from_outside(runner, ref)
-    for line in _findings(facts, pushes=site.pushes):
-        report.say("ok       " + line)
-    recipes.deployment(site, facts, ref)
-    report.say(f"ok       a deploy of {ref} ({facts.sha[:12]}) can begin", style="bold green")
-
-
-def _findings(facts: Facts, *, pushes: bool) -> Iterator[str]:
-    free, inodes = facts.disk
-    yield f"{facts.os or facts.system}, {facts.processors} processors, {free // 1_000_000_000} GB and {inodes if inodes >= 0 else 'enough'} inodes free"
-    yield f"Python {facts.python.get('version', 'none')}, uv {'there' if facts.programs.get('uv') else 'not there (it is fetched, or pip does it)'}"
-    limited = "for the site's own programs of root" if facts.root_programs else "not available"
-    yield f"account {facts.user}, sudo {'without a password' if facts.sudo else limited}"
-    yield f"site {facts.root}: {len([name for name in facts.releases if facts.releases[name]])} releases, current {facts.current or 'none'}"
-    yield "the commit can be sent from your clone" if pushes else "the repository can be read from the host"
 
 
 def config_lines(resolved: Resolved, rows: Iterable[Row], only: str) -> Iterator[str]:

@@ -251,6 +251,7 @@ def _managed(site: Site) -> list[tuple[PurePosixPath, bool]]:
     private = site.layout.current / ".fabdjango"
     shown = [
         *managers.places(site.settings, site.layout),
+        site.layout.slot_starter,
         private / "gunicorn.conf.py",
         private / "run",
         private / "web",

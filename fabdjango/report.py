@@ -108,6 +108,10 @@ class Report:
         for line in text.rstrip("\n").split("\n"):
             self._write(self.redactor.hide(line))
 
+    def doing(self, text: str) -> None:
+        """What goes on at this moment; only a terminal shows it."""
+        self._spin(text)
+
     def close(self) -> None:
         """No more is to come."""
         self._spin("")

@@ -15,7 +15,18 @@ from fabdjango.runner import Runner
 from fabdjango.script import AWAITING, KEPT
 from fabdjango.transport import PhaseResult
 
-__all__ = ["begun", "bring", "chosen", "look", "look_from_outside", "receiving", "recovered", "show_sending", "take_up"]
+__all__ = [
+    "begun",
+    "bring",
+    "chosen",
+    "found_by",
+    "look",
+    "look_from_outside",
+    "receiving",
+    "recovered",
+    "show_sending",
+    "take_up",
+]
 
 
 def look(runner: Runner, ref: str, *, fetch: bool = True, lock: bool = False) -> Facts:
@@ -29,10 +40,10 @@ def look(runner: Runner, ref: str, *, fetch: bool = True, lock: bool = False) ->
 
 def _look(runner: Runner, ref: str, commit: Commit | None, *, fetch: bool, lock: bool) -> Facts:
     name = commit.sha if commit else ref
-    facts = _found_by(runner, runner.run(recipes.survey(runner.site, name, fetch=fetch, lock=fetch or lock)))
+    facts = found_by(runner, runner.run(recipes.survey(runner.site, name, fetch=fetch, lock=fetch or lock)))
     if commit is None or facts.sha:
         return facts
-    again = _found_by(runner, runner.run(receiving(runner.site, facts, commit)))
+    again = found_by(runner, runner.run(receiving(runner.site, facts, commit)))
     return replace(again, sudo=facts.sudo, root_programs=facts.root_programs)
 
 
@@ -111,7 +122,7 @@ def look_from_outside(runner: Runner, ref: str) -> Facts:
         return _pushed_from_outside(runner, ref, commit)
     base = recipes.survey(site, ref, fetch=False, lock=False)
     asked = runner.run(replace(base, steps=(base.steps[0], git.list_remote(site.settings), *base.steps[1:])))
-    facts = _found_by(runner, asked)
+    facts = found_by(runner, asked)
     listing = asked.step("fetch")
     sha = git.read_listing(listing.output if listing else "", ref) or facts.sha
     if sha == facts.sha:
@@ -161,7 +172,8 @@ def bring(runner: Runner, step: Step) -> None:
         runner.report.say(f"the mirror has {branch}: {look(runner, branch).subject}")
 
 
-def _found_by(runner: Runner, result: PhaseResult) -> Facts:
+def found_by(runner: Runner, result: PhaseResult) -> Facts:
+    """What the survey of a phase found; what of it is secret is hidden from now on."""
     survey, rights = (step.output if step else "" for step in map(result.step, ("survey", "rights")))
     facts = read_facts(survey, rights)
     # The host's own pip settings may hold the password of an index.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 
 from invoke.context import Context
+from invoke.exceptions import Exit
 
-from fabdjango import deploying, operations, overview, returning
+from fabdjango import checking, deploying, operations, overview, returning
 from fabdjango.fleet import Fleet
 from fabdjango.inventory import table
 from fabdjango.runner import Runner
@@ -187,15 +188,32 @@ def status(fleet: Fleet) -> None:
         overview.status(fleet)
 
 
-@host_task(help={"commit": "What would be deployed; the branch of the settings if empty."})
-def check(runner: Runner, commit: str = "") -> None:
+@fleet_task(
+    help={
+        "commit": "What would be deployed; the branch of the settings if empty.",
+        "json": "Print one JSON object and nothing else.",
+        "strict": "End with 1 for warnings too.",
+    }
+)
+def check(fleet: Fleet, commit: str = "", json: bool = False, strict: bool = False) -> None:
     """
     Look for what would stop a deploy; changes nothing.
 
-    Asks the host for tools, disk, Python, supervisor, the repository and the
-    commit. The exit code is 1 if a deploy would fail.
+    From the login, sudo, disk, clock, ports and the repository to the database,
+    certificates, the DNS, and files that somebody has changed by hand. Works
+    before the first deploy and before any other, on all hosts at once. What
+    only root may see is left out, and named, where sudo asks for a password.
+
+    Every warning and every error comes with what mends it. The exit code is 1
+    if a deploy would fail on any host.
     """
-    operations.preflight(runner, commit or runner.site.settings.branch)
+    found = checking.look_at_all(fleet, commit, quiet=json)
+    if json:
+        sys.stdout.write(checking.as_json(found, fleet.members[0].runner.report.redactor.hide) + "\n")
+    else:
+        checking.tell(fleet, found)
+    if found.of("error") or (strict and found.of("warning")):
+        raise Exit(code=1)
 
 
 @plain_task(help={"key": "Show this key and those below it only.", "host": "Resolve for this host of the inventory."})

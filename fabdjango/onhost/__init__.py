@@ -8,6 +8,7 @@ from importlib.resources import files
 __all__ = ["source"]
 
 _PARTS = {
+    "check_django": ("project",),
     "django_start": ("project", "schema"),
     "migrate": ("project", "schema"),
     "reverse_plan": ("project", "schema"),

@@ -93,12 +93,20 @@ def test_work_that_is_not_committed(pushed: Stage) -> None:
     """It is refused before the host is asked, by its names; told to, the commit is deployed without it."""
     sessions = len(pushed.server.sessions)
     (pushed.operator / "it's new.txt").write_text("x")
-    for words in (("deploy",), ("check",), ("git.checkout",), ("--dry", "deploy")):
+    for words in (("deploy",), ("git.checkout",), ("--dry", "deploy")):
         run = pushed.fab(*words, code=1)
         assert "your clone has work that is not committed, and would not be deployed: 1 path" in run.err
         assert "it's new.txt" in run.err
         assert "--allow-dirty" in run.err
     assert len(pushed.server.sessions) == sessions
+    # Everything else is looked at even so.
+    checked = pushed.fab("check", code=1)
+    assert (
+        "error    repository: your clone has work that is not committed, and would not be deployed: 1 path\n"
+        in checked.out
+    )
+    assert "         | it's new.txt\n" in checked.out
+    assert checked.last == "1 error, 4 warnings: repository"
     assert pushed.deploy("--allow-dirty").last.startswith("unchanged: ")
     (pushed.operator / "it's new.txt").unlink()
 

@@ -280,7 +280,7 @@ def test_looking(served: Stage) -> None:
     out = ask(served, "status")
     assert f"shop on 127.0.0.1: {served.current}, made by " in out
     assert re.search(rf"^ -> {served.current} +serves, since .*, slot [ab]$", out, re.MULTILINE)
-    assert re.search(r"^ok       a deploy of main .*can begin$", ask(served, "check"), re.MULTILINE)
+    assert re.search(r"^ok       deploy: a deploy of main .*can begin$", ask(served, "check"), re.MULTILINE)
     out = ask(served, "config")
     assert re.search(r"^project = shop +\(fabric\.yaml\)$", out, re.MULTILINE)
 

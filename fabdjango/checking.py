@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -235,7 +236,7 @@ class _Visit:
             yield judge_site.django_failed(case, failed.output, cure_for("check", failed.output))
 
     def _judge_nginx(self, case: Case, heard: _Heard) -> Iterator[Finding]:
-        if case.settings.nginx.tls == "files":
+        if check.certificate_of(case.settings):
             yield from judge_web.certificate(case, heard.told)
         if "nginx-look" not in heard.outputs:
             return
@@ -257,7 +258,8 @@ class _Visit:
             except FabdjangoError as error:
                 self.findings.append(from_error("deploy", error))
             else:
-                self.findings.append(Finding("deploy", OK, f"a deploy of {self.ref} ({plan.sha[:12]}) can begin"))
+                sha = "" if plan.sha == _NOBODYS else f" ({plan.sha[:12]})"
+                self.findings.append(Finding("deploy", OK, f"a deploy of {self.ref}{sha} can begin"))
 
     def _wanted(
         self, facts: Facts, own: Facts, first: _Heard, commit: str, sha_known: bool
@@ -273,6 +275,12 @@ class _Visit:
             else:
                 notes.append(_unread(site.settings.repository, said))
                 sha_known = bool(facts.sha)
+        if sha_known and not sha and facts.ref_kind == "unknown" and _IS_COMMIT.fullmatch(self.ref):
+            # A repository tells only where its branches and tags are.
+            sha_known = False
+            notes.append(
+                Finding("commit", NOTE, f"the host does not have {self.ref} yet, and a deploy would fetch first")
+            )
         if not sha_known:
             return recipes.assumed(site, own if own.sha else facts, _NOBODYS), notes
         if not sha or sha == facts.sha:
@@ -297,6 +305,7 @@ class _Visit:
             self.findings += judge_web.dns(self._case, resolved, set(own))
 
 
+_IS_COMMIT = re.compile("[0-9a-fA-F]{4,40}")
 _NOBODYS = "0" * 40
 """Stands for a commit of which nothing can be told."""
 

@@ -35,6 +35,7 @@ __all__ = [
     "Started",
     "as_root",
     "ask_repository",
+    "certificate_of",
     "difference",
     "from_error",
     "look_as_root",
@@ -223,7 +224,7 @@ def look_at_site(settings: Settings, layout: Layout, facts: Facts, wanted: Facts
     DATABASE_URL that the operator's side knows, or empty.
     """
     parts = ["disk", "places", "ports", "lock", "slot_memory", "changed", "needs"]
-    parts += ["certificate"] if settings.nginx.tls == "files" else []
+    parts += ["certificate"] if certificate_of(settings) else []
     parts += [] if facts.current else ["database"]
     return _look(
         "check-site",
@@ -246,7 +247,7 @@ def look_at_site(settings: Settings, layout: Layout, facts: Facts, wanted: Facts
 
 def look_as_root(settings: Settings, layout: Layout, facts: Facts) -> Step:
     """``check-root``: as root, what only root may see; its output is for read_look."""
-    parts = ["ports", "slot_memory", *(["certificate"] if settings.nginx.tls == "files" else [])]
+    parts = ["ports", "slot_memory", *(["certificate"] if certificate_of(settings) else [])]
     return _look(
         "check-root", "look at what is root's", ROOT, parts, layout.root, **_seen_by_root(settings, layout, facts)
     )
@@ -256,14 +257,20 @@ def _seen_by_root(settings: Settings, layout: Layout, facts: Facts) -> dict[str,
     return {
         "ports": sorted(ports_of(settings, layout)),
         "release": str(layout.release(facts.current)) if facts.current else "",
-        "certificate": [settings.nginx.certificate, settings.nginx.certificate_key],
+        "certificate": list(certificate_of(settings)),
     }
+
+
+def certificate_of(settings: Settings) -> tuple[str, ...]:
+    """Paths on the host of the certificate that nginx uses, and of its key; empty without TLS."""
+    nginx = settings.nginx
+    return (nginx.certificate, nginx.certificate_key) if nginx.domains and nginx.tls != "none" else ()
 
 
 def ports_of(settings: Settings, layout: Layout) -> dict[int, str]:
     """The ports of the site, each with who is to listen there: nginx or gunicorn."""
     bind = gunicorn.bind_of(settings, layout)
-    public = {80: "nginx", **({443: "nginx"} if settings.nginx.tls != "none" else {})} if settings.nginx.domains else {}
+    public = {80: "nginx", **({443: "nginx"} if certificate_of(settings) else {})} if settings.nginx.domains else {}
     own = {} if bind.startswith("unix:") else {int(bind.rpartition(":")[2]): "gunicorn"}
     return {**public, **own}
 

@@ -7,7 +7,18 @@ from ipaddress import ip_address
 from pathlib import PurePosixPath
 
 from fabdjango.commands import nginx
-from fabdjango.commands.check import ERROR, NOTE, OK, WARNING, Case, Finding, as_root, difference, from_error
+from fabdjango.commands.check import (
+    ERROR,
+    NOTE,
+    OK,
+    WARNING,
+    Case,
+    Finding,
+    as_root,
+    certificate_of,
+    difference,
+    from_error,
+)
 from fabdjango.exceptions import FabdjangoError
 from fabdjango.plan import Put
 from fabdjango.render import Templates
@@ -48,13 +59,12 @@ def _may_be_translated(addresses: Iterable[str], own: Iterable[str]) -> bool:
 
 def certificate(case: Case, now: float) -> Iterator[Finding]:
     """``now`` is the operator's time: the host's clock may be what is wrong."""
-    found, nginx_settings = case.look.certificate, case.settings.nginx
-    path = nginx_settings.certificate
+    found, (path, key) = case.look.certificate, certificate_of(case.settings)
     if found.get("hidden"):
         yield Finding("certificate", NOTE, f"{found['path']} could not be looked at: it takes root")
         return
     if found.get("error"):
-        names = " ".join(nginx_settings.domains)
+        names = " ".join(case.settings.nginx.domains)
         cure = f"put certificate and key of {names} there, then: {case.fab('nginx.reload')}"
         yield Finding("certificate", ERROR, f"{found['path']}: {found['error']}", cure)
     elif found:
@@ -62,7 +72,6 @@ def certificate(case: Case, now: float) -> Iterator[Finding]:
     if "ends" not in found:
         return
     if found["mode"] & 0o007:
-        key = nginx_settings.certificate_key
         yield Finding(
             "certificate",
             WARNING,

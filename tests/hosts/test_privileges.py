@@ -6,6 +6,7 @@ Every run does it with supervisor, the nightly one with systemd too.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -92,6 +93,23 @@ def test_deploy_rollback_restart_and_status(stage: Stage) -> None:
     assert stage.fab("rollback", "--code-only").code == 0
     assert stage.site.serving() == before
     assert invariants.settled(stage.site) == []
+
+
+def test_a_check_needs_no_more(stage: Stage) -> None:
+    """What only root may see is left out; root sees it, and Django starts as the application then."""
+    configure(stage)
+    stage.whole()
+    configure(stage)
+    said = stage.fab("check").ended().output
+    assert re.search(
+        r"^note     sudo: sudo allows deploy a list of commands: \d+ programs in /opt/fabdjango/root$",
+        said,
+        re.MULTILINE,
+    )
+    assert said.splitlines()[-1].startswith("0 errors, ")
+    said = as_root(stage, "check").ended().output
+    assert re.search(r"^ok       database: the database default \(sqlite .*\) can be written", said, re.MULTILINE)
+    assert re.search(r"^ok       nginx-file: ", said, re.MULTILINE)
 
 
 def test_a_broken_release_is_taken_back(stage: Stage) -> None:

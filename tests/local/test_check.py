@@ -106,6 +106,8 @@ def test_a_site_in_order(served: Stage) -> None:
         subject: {each["severity"] for each in those} for subject, those in found.items() if subject != "system"
     } == {subject: {"ok"} for subject in LOOKED_AT}
     assert found["database"][0]["text"].endswith("can be written")
+    # It reads only, so a dry run is the same.
+    assert served.fab("--dry", "check").last == "0 errors, 0 warnings: a deploy of main can begin"
 
 
 def test_what_was_changed_by_hand(served: Stage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import time
@@ -185,6 +186,19 @@ def test_a_commit_that_the_host_does_not_have() -> None:
         "note     commit: main is eeeeeeeeeeee, which the host does not have yet: its files are taken to be as before",
         "ok       deploy: a deploy of main (eeeeeeeeeeee) can begin",
         "0 errors, 0 warnings: a deploy of main can begin",
+    ]
+
+
+def test_a_commit_that_is_no_tip() -> None:
+    """A repository tells of its branches and tags only, so it may be there: a deploy fetches first."""
+    host = Host({"sha": "", "ref_kind": "unknown", "manage": False})
+    with contextlib.suppress(Exit):
+        target = runner(host, SITE)
+        call(fabdjango.ns["check"], target, commit="abc123")
+    assert said(target).splitlines()[-3:] == [
+        "note     commit: the host does not have abc123 yet, and a deploy would fetch first",
+        "ok       deploy: a deploy of abc123 can begin",
+        "0 errors, 0 warnings: a deploy of abc123 can begin",
     ]
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from fabdjango import onhost
-from fabdjango.commands import django, git, gunicorn
+from fabdjango.commands import certificates, django, git, gunicorn
 from fabdjango.escape import Word, block, raw, sh
 from fabdjango.exceptions import FabdjangoError
 from fabdjango.facts import Facts
@@ -263,8 +263,7 @@ def _seen_by_root(settings: Settings, layout: Layout, facts: Facts) -> dict[str,
 
 def certificate_of(settings: Settings) -> tuple[str, ...]:
     """Paths on the host of the certificate that nginx uses, and of its key; empty without TLS."""
-    nginx = settings.nginx
-    return (nginx.certificate, nginx.certificate_key) if nginx.domains and nginx.tls != "none" else ()
+    return certificates.places(settings) if settings.nginx.domains and certificates.is_wanted(settings) else ()
 
 
 def ports_of(settings: Settings, layout: Layout) -> dict[int, str]:

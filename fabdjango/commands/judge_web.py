@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import PurePosixPath
 
-from fabdjango.commands import nginx
+from fabdjango.commands import certificates, nginx
 from fabdjango.commands.check import (
     ERROR,
     NOTE,
@@ -64,9 +64,7 @@ def certificate(case: Case, now: float) -> Iterator[Finding]:
         yield Finding("certificate", NOTE, f"{found['path']} could not be looked at: it takes root")
         return
     if found.get("error"):
-        names = " ".join(case.settings.nginx.domains)
-        cure = f"put certificate and key of {names} there, then: {case.fab('nginx.reload')}"
-        yield Finding("certificate", ERROR, f"{found['path']}: {found['error']}", cure)
+        yield Finding("certificate", ERROR, f"{found['path']}: {found['error']}", _new_certificate(case))
     elif found:
         yield Finding("certificate", OK, f"{path} belongs to its key")
     if "ends" not in found:
@@ -82,47 +80,35 @@ def certificate(case: Case, now: float) -> Iterator[Finding]:
     yield _expiry(case, float(found["begins"]), float(found["ends"]), now)
 
 
+def _new_certificate(case: Case) -> str:
+    if certificates.is_made(case.settings):
+        return case.fab("tls.obtain")
+    names = " ".join(certificates.names(case.settings))
+    return f"put certificate and key of {names} there, then: {case.fab('nginx.reload')}"
+
+
 def _names(case: Case, names: Iterable[str]) -> Iterator[Finding]:
     covered = {each.lower() for each in names}
     # A wildcard stands for one label.
     lacking = [
-        each
-        for each in map(str.lower, case.settings.nginx.domains)
-        if not covered & {each, "*." + each.partition(".")[2]}
+        each for each in certificates.names(case.settings) if not covered & {each, "*." + each.partition(".")[2]}
     ]
     if lacking:
-        flags = " ".join(f"-d {each}" for each in case.settings.nginx.domains)
-        cure = (
-            f"get one for all of them, for instance: certbot certonly --nginx {flags}\nthen: {case.fab('nginx.reload')}"
-        )
-        yield Finding(
-            "tls-names",
-            ERROR,
-            f"the certificate is not for {', '.join(lacking)}, but for {', '.join(sorted(covered)) or 'no name'}",
-            cure,
-        )
+        other = ", ".join(sorted(covered)) or "no name"
+        text = f"the certificate is not for {', '.join(lacking)}, but for {other}"
+        yield Finding("tls-names", ERROR, text, _new_certificate(case))
     else:
         yield Finding("tls-names", OK, "the certificate is for all domains")
 
 
 def _expiry(case: Case, begins: float, ends: float, now: float) -> Finding:
     days = int((ends - now) // 86400)
-    is_certbots = "/letsencrypt/" in case.settings.nginx.certificate
-    renew = (
-        "on the host, as root: certbot renew"
-        if is_certbots
-        else f"put a newer one at {case.settings.nginx.certificate}"
-    )
-    cure = f"{renew}\nthen: {case.fab('nginx.reload')}"
+    cure = case.fab("tls.renew") if certificates.is_made(case.settings) else _new_certificate(case)
     if now < begins:
         return Finding("tls-expiry", ERROR, "the certificate is not valid yet", cure)
     if ends <= now:
-        return Finding(
-            "tls-expiry",
-            ERROR,
-            f"the certificate is over since {-days} days" if days < -1 else "the certificate is over",
-            cure,
-        )
+        since = f" since {-days} days" if days < -1 else ""
+        return Finding("tls-expiry", ERROR, f"the certificate is over{since}", cure)
     left = f"the certificate is good for {days} days" if days else "the certificate is good for less than a day"
     return Finding("tls-expiry", WARNING, left, cure) if days < 21 else Finding("tls-expiry", OK, left)
 

@@ -94,16 +94,18 @@ def test_when_a_certificate_ends(days: float, lines: str) -> None:
     found = certificate(ends=NOW + days * DAY).splitlines()
     assert found[2] == lines
     if not lines.startswith("ok"):
-        assert found[3:] == [
-            "         do this: put a newer one at /etc/it's.pem",
-            "                  then: fab -H ada@web1 nginx.reload",
-        ]
+        there = (
+            "put certificate and key of blog.example.com *.blog.example.com there, then: fab -H ada@web1 nginx.reload"
+        )
+        assert found[3:] == [f"         do this: {there}"]
 
 
-def test_a_certificate_of_lets_encrypt() -> None:
-    """certbot renews it."""
-    theirs = {**TLS, "certificate": "/etc/letsencrypt/live/it's/fullchain.pem"}
-    assert "do this: on the host, as root: certbot renew\n" in certificate(theirs, ends=NOW)
+@pytest.mark.parametrize("tls", ["self-signed", "letsencrypt"])
+def test_a_certificate_that_is_ours_to_get(tls: str) -> None:
+    """A task does it."""
+    ours = {"domains": ["blog.example.com"], "tls": tls}
+    assert certificate(ours, ends=NOW).endswith("do this: fab -H ada@web1 tls.renew")
+    assert "do this: fab -H ada@web1 tls.obtain\n" in certificate(ours, names=["it.example.com"])
 
 
 def test_a_certificate_that_is_not_valid_yet() -> None:
@@ -113,10 +115,9 @@ def test_a_certificate_that_is_not_valid_yet() -> None:
 
 def test_a_certificate_for_other_names() -> None:
     """A wildcard covers one label, and not the domain itself."""
-    assert certificate(names=["*.example.com", "it.example.com"]).splitlines()[1:4] == [
+    assert certificate(names=["*.example.com", "it.example.com"]).splitlines()[1:3] == [
         "error    tls-names: the certificate is not for *.blog.example.com, but for *.example.com, it.example.com",
-        "         do this: get one for all of them, for instance: certbot certonly --nginx -d blog.example.com -d *.blog.example.com",
-        "                  then: fab -H ada@web1 nginx.reload",
+        "         do this: put certificate and key of blog.example.com *.blog.example.com there, then: fab -H ada@web1 nginx.reload",
     ]
     assert "is not for blog.example.com, *.blog.example.com, but for no name" in certificate(names=[])
 

@@ -33,6 +33,8 @@ def deploy(
     changed), RevertedError (3) or UnknownStateError (2), of many hosts a FleetError with one of these codes.
     """
     ref = ref or fleet.members[0].runner.site.settings.branch
+    for member in fleet.members:
+        member.runner.site.private()
     if fleet.dry:
         _show_all(fleet, ref)
         return

@@ -8,12 +8,12 @@ phases. Nothing here runs.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from fabdjango import onhost
-from fabdjango.commands import django, git, gunicorn, managers, nginx, static, sudoers, venv
+from fabdjango.commands import django, environment, git, gunicorn, managers, nginx, static, sudoers, venv
 from fabdjango.commands import release as releases
 from fabdjango.commands.manager import MARK, Manager, other_slot
 from fabdjango.commands.wheels import Wheels, install_wheels, pack_wheels, receive_wheels, without_index
@@ -30,6 +30,7 @@ __all__ = [
     "ANY_MIGRATION",
     "HOOKABLE",
     "Deployment",
+    "Private",
     "Site",
     "assumed",
     "check_hooks",
@@ -65,6 +66,25 @@ HOOKABLE = (
 
 
 @dataclass(frozen=True)
+class Private:
+    """
+    What the operator's side has that nobody may see.
+
+    ``secrets`` are those that are not made on the host, ``env_file`` is what that file says, rendered;
+    ``local_settings`` is the settings module, or None.
+    """
+
+    secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+    env_file: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+    local_settings: str | None = field(default=None, repr=False)
+
+    @property
+    def env(self) -> Mapping[str, Secret]:
+        """All variables of it; the file wins."""
+        return {**self.secrets, **self.env_file}
+
+
+@dataclass(frozen=True)
 class Site:
     """What the operator's side knows of one site on one host, before the host is asked."""
 
@@ -76,8 +96,8 @@ class Site:
     holder: str = ""
     task: str = ""
     token: str = ""
-    env: Mapping[str, Secret] = field(default_factory=dict, repr=False)
-    local_settings: str | None = field(default=None, repr=False)
+    private: Callable[[], Private] = field(default=Private, repr=False)
+    """Asks for it, possibly somebody with a passphrase; what needs it says so before a host is contacted."""
     clone: Path = Path()
     """A folder of the operator's clone, for git.transfer: push."""
     allow_dirty: bool = False
@@ -174,6 +194,7 @@ def check_settings(settings: Settings) -> None:
     nginx.check_settings(settings)
     static.check_shared(settings, layout_of(settings))
     env_assignments(settings.environment)
+    environment.check_secrets(settings)
 
 
 def check_hooks(settings: Settings) -> None:
@@ -310,6 +331,7 @@ def deployment(site: Site, facts: Facts, ref: str, *, release: str = "") -> Depl
     managers.refuse_other(settings, facts, layout, host)
     previous = tuple(refuse_foreign(facts, put, host) for put in manager.files)
     sudoers.refuse_unlisted(manager, facts, layout, previous, site.target, host)
+    private = site.private()
 
     def files(release: str) -> tuple[Put, ...]:
         return releases.private_files(
@@ -319,8 +341,8 @@ def deployment(site: Site, facts: Facts, ref: str, *, release: str = "") -> Depl
             site.templates,
             release=release,
             key=key,
-            env=site.env,
-            local_settings=site.local_settings,
+            env=private.env,
+            local_settings=private.local_settings,
         )
 
     by_hand = [
@@ -357,6 +379,7 @@ def renamed(plan: Deployment, release: str) -> Deployment:
     """The same under another id, as all hosts of a fleet have one."""
     if release == plan.release:
         return plan
+    private = plan.site.private()
     files = releases.private_files(
         plan.site.settings,
         plan.facts,
@@ -364,8 +387,8 @@ def renamed(plan: Deployment, release: str) -> Deployment:
         plan.site.templates,
         release=release,
         key=plan.key,
-        env=plan.site.env,
-        local_settings=plan.site.local_settings,
+        env=private.env,
+        local_settings=private.local_settings,
     )
     return replace(plan, release=release, private=files, unchanged=False)
 

@@ -169,7 +169,8 @@ def _leave_old(plan: Deployment) -> Iterator[Step]:
 
 def _published(plan: Deployment, event: str) -> Iterator[Step]:
     if event == "deploy":
-        step = releases.publish_settings(plan.layout, plan.site.env, plan.site.local_settings)
+        private = plan.site.private()
+        step = releases.publish_settings(plan.layout, private.env_file, private.local_settings)
         if step:
             yield step
 

@@ -67,6 +67,7 @@ ROOMS: dict[str, set[str]] = {
     "report": {"body", "script", "transport"} | _VALUES,
     "recording": {"runner", "fleet"} | _RUNNING | _DECIDED,
     "localgit": {"commands"},
+    "secret_sources": {"settings"},
     "runner": _RUNNING | _DECIDED,
     "surveying": {"runner", "localgit"} | _RUNNING | _DECIDED,
     "building": {"runner"} | _RUNNING | _DECIDED,
@@ -79,7 +80,7 @@ ROOMS: dict[str, set[str]] = {
     "operations": {"locking"} | _WHOLE | _HOST | _RUNNING | _DECIDED,
     "programs": {"operations"} | _HOST | _DECIDED,
     "webserver": _HOST | _DECIDED,
-    "session": {"fleet", "board"} | _HOST | _RUNNING | _DECIDED,
+    "session": {"fleet", "board", "secret_sources"} | _HOST | _RUNNING | _DECIDED,
     "namespaces": {
         *{"operations", "programs", "webserver", "overview", "session", "tasking", "commands", "settings", "inventory"},
         *_WHOLE,

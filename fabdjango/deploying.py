@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from fabdjango import building, recipes, rollout, switchover
+from fabdjango import building, generating, recipes, rollout, switchover
 from fabdjango.commands import release as releases
 from fabdjango.commands.wheels import ANY, Wheels
 from fabdjango.exceptions import ConnectError, FabdjangoError, StepFailedError
@@ -42,6 +42,7 @@ def deploy(
     release, ref = _of_the_others(fleet) if catch_up else ("", ref)
     if fleet.leader is None:
         _same_commit(fleet)
+    generating.make_everywhere(fleet)
     fleet.need(fleet.each(lambda member: _plan(member, ref)), "what shall be deployed cannot be")
     _subject(fleet)
     _one_id_for_all(fleet, release)
@@ -331,6 +332,7 @@ def _show(member: Member, ref: str, wheels: Wheels | None, *, gives: bool) -> No
     report = runner.report
     report.show_phase(recipes.survey(runner.site, ref), dict(facts.managed))
     show_sending(runner, facts, ref)
+    generating.made(runner, facts)
     if plan.unchanged:
         report.say(f"\n{plan.release} is current already; a deploy would only ask it", style="bold")
         return

@@ -19,6 +19,7 @@ from fabdjango.escape import env_assignments, raw, sh
 from fabdjango.exceptions import ConfigError, FabdjangoError, StepFailedError, UnderwayError
 from fabdjango.facts import DjangoFacts, Facts
 from fabdjango.fleet import Fleet
+from fabdjango.generating import made
 from fabdjango.layout import Layout
 from fabdjango.plan import OWNER, Phase, Step
 from fabdjango.recipes import Deployment
@@ -90,6 +91,7 @@ def checkout(runner: Runner, ref: str) -> None:
     runner.site.private()
     facts = look_from_outside(runner, ref) if runner.dry else look(runner, ref)
     show_sending(runner, facts, ref)
+    facts = made(runner, facts)
     plan = recipes.deployment(runner.site, facts, ref, release=releases.new_id(facts, facts.sha))
     phase = Phase(
         "checkout",

@@ -8,7 +8,7 @@ phases. Nothing here runs.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -38,11 +38,13 @@ __all__ = [
     "confirm",
     "deployment",
     "give_wheels",
+    "make_secrets",
     "prepare",
     "receive",
     "redeployment",
     "renamed",
     "survey",
+    "tell_secrets",
     "tidy",
     "with_hooks",
 ]
@@ -262,6 +264,17 @@ def receive(site: Site, facts: Facts, pack: bytes, sha: str, branch: str) -> Pha
     return Phase("receive", steps, lock=site.lock)
 
 
+def make_secrets(site: Site, facts: Facts, given: Mapping[str, Secret] = {}) -> Phase:
+    """Make the secrets of the host itself, of ``given`` the same that another host has, and look again, under the lock that was won before."""
+    step = environment.generate(site.settings, site.on(facts).layout, given)
+    return Phase("secrets", (step, survey(site, facts.sha, fetch=False).steps[-1]), lock=site.lock)
+
+
+def tell_secrets(site: Site, facts: Facts, names: Iterable[str]) -> Phase:
+    """Fetch secrets of the host itself, for other hosts; nothing is written."""
+    return Phase("secrets", (environment.tell(site.on(facts).layout, names),), lock=site.lock)
+
+
 def _managed(site: Site) -> list[tuple[PurePosixPath, bool]]:
     private = site.layout.current / ".fabdjango"
     shown = [
@@ -346,6 +359,7 @@ def deployment(site: Site, facts: Facts, ref: str, *, release: str = "") -> Depl
         )
 
     by_hand = [
+        facts.generated_env,
         "" if settings.env_file else facts.shared_env,
         "" if settings.local_settings else facts.shared_local_settings,
     ]

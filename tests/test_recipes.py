@@ -130,6 +130,12 @@ def test_the_other_slot_is_taken() -> None:
     assert (only.slot, only.old_slot) == ("a", "")
 
 
+def test_what_was_made_on_the_host_makes_another_release() -> None:
+    """A release has a copy of it, and so it is part of what a release is."""
+    plain, *others = (deployment(**facts).fingerprint for facts in ({}, {"generated_env": "a"}, {"shared_env": "a"}))
+    assert len({plain, *others}) == 3
+
+
 def test_both_releases_may_answer_at_a_held_socket() -> None:
     """Until the old one stops; behind nginx only the new one may."""
     held, linked = (switchover.activate(deployment(values), recipes.ANY_MIGRATION) for values in ({}, NGINX))

@@ -9,8 +9,11 @@ __all__ = ["source"]
 
 _PARTS = {
     "django_start": ("project", "schema"),
+    "generate_secrets": ("env_store",),
     "migrate": ("project", "schema"),
     "reverse_plan": ("project", "schema"),
+    "survey": ("env_store",),
+    "tell_secrets": ("env_store",),
 }
 """What stands in front of a program, as it is sent alone and can import nothing of ours."""
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from fabdjango.body import render_body
 from fabdjango.commands import environment
+from fabdjango.escape import Secret
 from fabdjango.exceptions import ConfigError
 from fabdjango.settings import SecretSource
-from tests.conftest import sample_settings
+from tests.conftest import LAYOUT, sample_facts, sample_settings, shell, shown
 
 # --- settings -------------------------------------------------------------------
 
@@ -41,3 +43,39 @@ def test_one_word_is_a_whole_secret() -> None:
     found = sample_settings(secrets={"KEY": "generate", "MAIL": {"command": "pass show 'it is'"}})
     environment.check_secrets(found)
     assert found.secrets == {"KEY": SecretSource(generate=50), "MAIL": SecretSource(command="pass show 'it is'")}
+
+
+# --- values that are made on the host ---------------------------------------------
+
+HOSTS: dict[str, Any] = {"KEY": "generate", "B": {"generate": 20}, "MAIL": {"file": "it's"}}
+
+
+def test_missing() -> None:
+    """Those that are to be made on the host, and nothing that has its own source."""
+    settings = sample_settings(secrets=HOSTS)
+    assert environment.missing(settings, sample_facts(generated=("B", "OTHER"))) == ("KEY",)
+    assert environment.missing(settings, sample_facts(generated=("B", "KEY"))) == ()
+
+
+def test_generate() -> None:
+    """A program, whose parameters no reader sees; what another host has is a secret in them too."""
+    step = environment.generate(sample_settings(secrets=HOSTS), LAYOUT, {"B": Secret("it's c4n4ry")})
+    assert shown(step) == shell("""
+        # secrets: make what is secret on the host itself: B, KEY
+        export FABDJANGO_RUN
+        python3 - # Make those values that this host does not have yet, and keep them; none is ever printed, and none is made twice.
+    """)
+    assert step.parameters == {
+        "path": "/srv/it's here/shared/generated.env",
+        "lengths": {"B": 20, "KEY": 50},
+        "given": {"B": Secret("it's c4n4ry")},
+    }
+    assert "c4n4ry" not in repr(step)
+    assert "c4n4ry" in render_body(step, "R1")
+
+
+def test_tell() -> None:
+    """It is fetched: no report and no record of the phase has it."""
+    step = environment.tell(LAYOUT, {"KEY", "B"})
+    assert step.fetch
+    assert step.parameters == {"path": "/srv/it's here/shared/generated.env", "names": ["B", "KEY"]}

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fabdjango import building, generating, recipes, rollout, switchover
 from fabdjango.commands import release as releases
+from fabdjango.commands.environment import Change
 from fabdjango.commands.wheels import ANY, Wheels
 from fabdjango.exceptions import ConnectError, FabdjangoError, StepFailedError
 from fabdjango.facts import DjangoFacts, Migration, read_django
@@ -16,7 +17,7 @@ from fabdjango.recipes import Deployment
 from fabdjango.runner import Runner
 from fabdjango.surveying import begun, look, look_from_outside, show_sending
 
-__all__ = ["deploy", "gather", "one_id", "prepared"]
+__all__ = ["decide", "deploy", "gather", "one_id", "prepared", "serve", "show"]
 
 _MANY = 20
 """More migrations than this are told by app."""
@@ -43,8 +44,17 @@ def deploy(
     if fleet.leader is None:
         _same_commit(fleet)
     generating.make_everywhere(fleet)
-    fleet.need(fleet.each(lambda member: _plan(member, ref)), "what shall be deployed cannot be")
+    fleet.need(fleet.each(lambda member: decide(member, ref)), "what shall be deployed cannot be")
     _subject(fleet)
+    serve(fleet, "deploy", "deployed", release=release, allow_migrations=allow_migrations)
+
+
+def serve(fleet: Fleet, event: str, word: str, *, release: str = "", allow_migrations: bool = False) -> None:
+    """
+    Let what every member has planned serve, under one id, ``release`` if that is given; says the verdict, with ``word``.
+
+    ``event`` is what the journal calls it. Raises as deploy does.
+    """
     _one_id_for_all(fleet, release)
     fleet.each(_answers)
     if all(each.serves for each in fleet.members):
@@ -55,8 +65,8 @@ def deploy(
     _tell_migrations(fleet, moving)
     if not allow_migrations:
         _refuse_unsafe(fleet, moving)
-    rollout.switch(fleet, "deploy")
-    done(fleet, "deployed", fleet.members[0].planned.release)
+    rollout.switch(fleet, event)
+    done(fleet, word, fleet.members[0].planned.release)
 
 
 def gather(fleet: Fleet, ref: str, *, fetch: bool = True, skip_unreachable: bool = False) -> None:
@@ -123,9 +133,10 @@ def _of_the_others(fleet: Fleet) -> tuple[str, str]:
     return release, sha
 
 
-def _plan(member: Member, ref: str) -> None:
-    plan = recipes.deployment(member.runner.site, member.facts, ref)
-    member.plan = replace(plan, leads=member.leads or _own_database(member))
+def decide(member: Member, ref: str, change: Change | None = None) -> None:
+    """Decide what becomes of ``ref`` on a host, with variables of shared/.env changed, if the facts speak of them so."""
+    found = recipes.deployment(member.runner.site, member.facts, ref)
+    member.plan = replace(found, leads=member.leads or _own_database(member), change=change or {})
 
 
 def _own_database(member: Member) -> bool:
@@ -336,7 +347,13 @@ def _show(member: Member, ref: str, wheels: Wheels | None, *, gives: bool) -> No
     if plan.unchanged:
         report.say(f"\n{plan.release} is current already; a deploy would only ask it", style="bold")
         return
+    show(member, "deploy", wheels, gives=gives)
+
+
+def show(member: Member, event: str, wheels: Wheels | None = None, *, gives: bool = False) -> None:
+    """The phases that would make a host's release and let it serve."""
+    report, plan = member.runner.report, member.planned
     prepare = (recipes.prepare(plan, wheels=wheels), *([recipes.give_wheels(plan)] if gives else []))
-    for phase in (*prepare, switchover.activate(plan, recipes.ANY_MIGRATION), recipes.tidy(plan)):
-        report.show_phase(phase, dict(facts.managed))
+    for phase in (*prepare, switchover.activate(plan, recipes.ANY_MIGRATION, event), recipes.tidy(plan)):
+        report.show_phase(phase, dict(member.facts.managed))
     report.say("\nnothing was written: this was a dry run", style="bold")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 
 from fabdjango import recipes
 from fabdjango.commands import environment
 from fabdjango.escape import Secret
-from fabdjango.facts import Facts, read_facts
+from fabdjango.facts import Facts
 from fabdjango.fleet import Fleet, Member
 from fabdjango.runner import Runner
+from fabdjango.surveying import found_by
 
 __all__ = ["made", "make_everywhere"]
 
@@ -24,8 +24,7 @@ def made(runner: Runner, facts: Facts, given: Mapping[str, Secret] = {}) -> Fact
     if runner.dry:
         runner.report.show_phase(phase, {})
         return facts
-    step = runner.run(phase).step("survey")
-    return replace(read_facts(step.output if step else ""), sudo=facts.sudo, root_programs=facts.root_programs)
+    return replace(found_by(runner, runner.run(phase)), sudo=facts.sudo, root_programs=facts.root_programs)
 
 
 def make_everywhere(fleet: Fleet) -> None:
@@ -47,15 +46,13 @@ def _missing(member: Member) -> tuple[str, ...]:
 
 
 def _told(members: list[Member], wanted: set[str]) -> dict[str, Secret]:
-    """What the members have of it, the first one's if several do; hidden in every output."""
+    """What the members have of it, the first one's if several do; the survey has learned to hide it."""
     found: dict[str, Secret] = {}
     for member in members:
         names = wanted.intersection(member.facts.generated).difference(found)
         if names:
             phase = recipes.tell_secrets(member.runner.site, member.facts, names)
-            values = json.loads(member.runner.run(phase).steps[0].data)
-            member.runner.report.redactor.add(*values.values())
-            found |= {name: Secret(value) for name, value in values.items()}
+            found |= environment.read_told(member.runner.run(phase).steps[0].data)
     return found
 
 

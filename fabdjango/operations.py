@@ -315,10 +315,11 @@ def history(runner: Runner, count: int) -> None:
     """The newest entries of the journal, a line each."""
     facts = look(runner, "", fetch=False)
     for entry in facts.journal[-count:]:
-        migrations = f", {len(entry['migrations'])} migrations" if entry.get("migrations") else ""
+        more = f", {len(entry['migrations'])} migrations" if entry.get("migrations") else ""
+        more += f", {' '.join(entry['variables'])}" if entry.get("variables") else ""
         runner.report.show(
             f"{entry.get('time')}  {entry.get('event'):<8}  {entry.get('release'):<18}  {entry.get('result')}"
-            f"{migrations}, by {entry.get('by')}"
+            f"{more}, by {entry.get('by')}"
         )
 
 

@@ -138,6 +138,8 @@ class Deployment:
     previous_files: tuple[Put | None, ...]
     slot: str
     unchanged: bool = False
+    change: environment.Change = field(default_factory=dict)
+    """Variables of shared/.env that the release has otherwise than shared, which follows once it serves."""
     leads: bool = True
     """Its host is the one that migrates, and on the first deploy runs the project's first commands."""
 
@@ -229,6 +231,7 @@ def survey(site: Site, ref: str, *, fetch: bool = True, lock: bool = True) -> Ph
             git.fetch_mirror(settings, layout),
             *releases.early_hook(settings, layout, "after_fetch"),
         ]
+    steps += environment.hide_made(settings, layout)
     steps.append(
         Step(
             "survey",
@@ -266,8 +269,10 @@ def receive(site: Site, facts: Facts, pack: bytes, sha: str, branch: str) -> Pha
 
 def make_secrets(site: Site, facts: Facts, given: Mapping[str, Secret] = {}) -> Phase:
     """Make the secrets of the host itself, of ``given`` the same that another host has, and look again, under the lock that was won before."""
-    step = environment.generate(site.settings, site.on(facts).layout, given)
-    return Phase("secrets", (step, survey(site, facts.sha, fetch=False).steps[-1]), lock=site.lock)
+    layout = site.on(facts).layout
+    step = environment.generate(site.settings, layout, given)
+    again = survey(site, facts.sha, fetch=False).steps[-1]
+    return Phase("secrets", (step, environment.tell(layout), again), lock=site.lock)
 
 
 def tell_secrets(site: Site, facts: Facts, names: Iterable[str]) -> Phase:
@@ -505,6 +510,8 @@ def export(plan: Deployment) -> Iterator[Step]:
     settings, facts, layout = plan.site.settings, plan.facts, plan.layout
     yield from releases.early_hook(settings, layout, "before_settings")
     yield releases.write_private(settings, layout, plan.release, plan.private, plan.facts.app_group)
+    if plan.change:
+        yield environment.change_release(layout, plan.release, plan.change)
     yield from _after(plan, "settings")
     yield from with_hooks(plan, git.export_release(layout, plan.release, plan.sha))
     yield releases.link_settings(settings, facts, layout, plan.release)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fabdjango import recipes, switchover
-from fabdjango.commands import git
+from fabdjango.commands import environment, git
 from fabdjango.exceptions import RevertedError, UnderwayError
 from fabdjango.facts import Facts, read_facts
 from fabdjango.localgit import Commit, open_clone
@@ -15,7 +15,18 @@ from fabdjango.runner import Runner
 from fabdjango.script import AWAITING, KEPT
 from fabdjango.transport import PhaseResult
 
-__all__ = ["begun", "bring", "chosen", "look", "look_from_outside", "receiving", "recovered", "show_sending", "take_up"]
+__all__ = [
+    "begun",
+    "bring",
+    "chosen",
+    "found_by",
+    "look",
+    "look_from_outside",
+    "receiving",
+    "recovered",
+    "show_sending",
+    "take_up",
+]
 
 
 def look(runner: Runner, ref: str, *, fetch: bool = True, lock: bool = False) -> Facts:
@@ -29,10 +40,10 @@ def look(runner: Runner, ref: str, *, fetch: bool = True, lock: bool = False) ->
 
 def _look(runner: Runner, ref: str, commit: Commit | None, *, fetch: bool, lock: bool) -> Facts:
     name = commit.sha if commit else ref
-    facts = _found_by(runner, runner.run(recipes.survey(runner.site, name, fetch=fetch, lock=fetch or lock)))
+    facts = found_by(runner, runner.run(recipes.survey(runner.site, name, fetch=fetch, lock=fetch or lock)))
     if commit is None or facts.sha:
         return facts
-    again = _found_by(runner, runner.run(receiving(runner.site, facts, commit)))
+    again = found_by(runner, runner.run(receiving(runner.site, facts, commit)))
     return replace(again, sudo=facts.sudo, root_programs=facts.root_programs)
 
 
@@ -111,7 +122,7 @@ def look_from_outside(runner: Runner, ref: str) -> Facts:
         return _pushed_from_outside(runner, ref, commit)
     base = recipes.survey(site, ref, fetch=False, lock=False)
     asked = runner.run(replace(base, steps=(base.steps[0], git.list_remote(site.settings), *base.steps[1:])))
-    facts = _found_by(runner, asked)
+    facts = found_by(runner, asked)
     listing = asked.step("fetch")
     sha = git.read_listing(listing.output if listing else "", ref) or facts.sha
     if sha == facts.sha:
@@ -161,10 +172,14 @@ def bring(runner: Runner, step: Step) -> None:
         runner.report.say(f"the mirror has {branch}: {look(runner, branch).subject}")
 
 
-def _found_by(runner: Runner, result: PhaseResult) -> Facts:
+def found_by(runner: Runner, result: PhaseResult) -> Facts:
+    """The facts that a phase with a survey has found; what is secret of it is hidden in every output from now on."""
     survey, rights = (step.output if step else "" for step in map(result.step, ("survey", "rights")))
     facts = read_facts(survey, rights)
     # The host's own pip settings may hold the password of an index.
     words = " ".join(facts.pip_config.values()).split()
     runner.report.redactor.add(*(word for word in words if "@" in word))
+    told = result.step("tell-secrets")
+    values = environment.read_told(told.data) if told else {}
+    runner.report.redactor.add(*(value.reveal() for value in values.values()))
     return facts

@@ -81,9 +81,12 @@ ROOMS: dict[str, set[str]] = {
     "operations": {"locking", "generating"} | _WHOLE | _HOST | _RUNNING | _DECIDED,
     "programs": {"operations"} | _HOST | _DECIDED,
     "webserver": _HOST | _DECIDED,
+    "comparing": {"report"} | _HOST | _DECIDED,
+    "variables": {"fleet", "deploying", "generating", "board"} | _HOST | _DECIDED,
     "session": {"fleet", "board", "secret_sources"} | _HOST | _RUNNING | _DECIDED,
     "namespaces": {
         *{"operations", "programs", "webserver", "overview", "session", "tasking", "commands", "settings", "inventory"},
+        *{"comparing", "variables"},
         *_WHOLE,
         *_HOST,
     },

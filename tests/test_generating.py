@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import stat
 import subprocess
@@ -153,5 +154,6 @@ def test_a_dry_run_makes_nothing(tmp_path: Path) -> None:
     target = host(tmp_path / "it's one", dry=True)
     made(target, fleet(target).members[0].facts)
     assert list(tmp_path.iterdir()) == []
-    shown = target.report._stream.getvalue()  # type: ignore[attr-defined]
-    assert "# secrets: make what is secret on the host itself: PEPPER, SECRET_KEY\n" in shown
+    shown = target.report._stream
+    assert isinstance(shown, io.StringIO)
+    assert "# secrets: make what is secret on the host itself: PEPPER, SECRET_KEY\n" in shown.getvalue()

@@ -8,8 +8,11 @@ from importlib.resources import files
 __all__ = ["source"]
 
 _PARTS = {
+    "change_env": ("env_store", "env_lines"),
+    "compare_env": ("env_store", "env_lines"),
     "django_start": ("project", "schema"),
     "generate_secrets": ("env_store",),
+    "list_env": ("env_store", "env_lines"),
     "migrate": ("project", "schema"),
     "reverse_plan": ("project", "schema"),
     "survey": ("env_store",),

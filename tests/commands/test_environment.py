@@ -11,7 +11,7 @@ from fabdjango.commands import environment
 from fabdjango.escape import Secret
 from fabdjango.exceptions import ConfigError
 from fabdjango.settings import SecretSource
-from tests.conftest import LAYOUT, sample_facts, sample_settings, shell, shown
+from tests.conftest import LAYOUT, RELEASE, sample_facts, sample_settings, shell, shown
 
 # --- settings -------------------------------------------------------------------
 
@@ -79,3 +79,46 @@ def test_tell() -> None:
     step = environment.tell(LAYOUT, {"KEY", "B"})
     assert step.fetch
     assert step.parameters == {"path": "/srv/it's here/shared/generated.env", "names": ["B", "KEY"]}
+    assert environment.read_told(b'{"KEY": "it\'s"}') == {"KEY": Secret("it's")}
+    assert environment.read_told(b"") == {}
+
+
+def test_what_was_made_is_known_to_be_hidden() -> None:
+    """Everything that is kept there; where nothing is to be made, nothing is asked."""
+    (step,) = environment.hide_made(sample_settings(secrets=HOSTS), LAYOUT)
+    assert (step.fetch, step.parameters["names"]) == (True, None)
+    assert environment.hide_made(sample_settings(secrets={"MAIL": {"file": "it's"}}), LAYOUT) == ()
+
+
+# --- variables that are kept on the host ------------------------------------------
+
+
+def test_variables_are_changed_by_a_program() -> None:
+    """Their values are in no form for a reader, and in no repr; a title names them."""
+    change = {"MAIL": Secret("it's c4n4ry"), "OLD": None}
+    steps = (
+        environment.try_change(LAYOUT, change),
+        environment.change_release(LAYOUT, RELEASE, change),
+        environment.publish(LAYOUT, RELEASE),
+        environment.change_shared(LAYOUT, change, keep=True),
+    )
+    program = "python3 - # Change one variable of a file that sh sources, into another file or only on trial; no value is ever printed."
+    assert shown(*steps).replace(program, "(it)") == shell("""
+        # env-look: look at /srv/it's here/shared/.env
+        (it)
+        # env: set MAIL, remove OLD in the release
+        (it)
+        # env-publish: keep it in /srv/it's here/shared/.env
+        (it)
+        # env: set MAIL, remove OLD in /srv/it's here/shared/.env
+        (it)
+    """)
+    assert "c4n4ry" not in repr(steps)
+    paths = [{name: step.parameters[name] for name in ("source", "target", "kept")} for step in steps]
+    shared, copy = "/srv/it's here/shared/.env", f"/srv/it's here/releases/{RELEASE}/.fabdjango/shared.env"
+    assert paths == [
+        {"source": shared, "target": "", "kept": ""},
+        {"source": shared, "target": copy, "kept": ""},
+        {"source": copy, "target": shared, "kept": ""},
+        {"source": shared, "target": shared, "kept": "/srv/it's here/shared/.fabdjango.env"},
+    ]

@@ -42,7 +42,9 @@ def tasks_table() -> Iterator[str]:
 
 
 def _task_names() -> list[str]:
-    return sorted(fabdjango.ns.task_names, key=lambda name: (name.count("."), name.partition(".")[0]))
+    # The task that a namespace's name alone means is called so.
+    names = [aliases[0] if aliases else name for name, aliases in fabdjango.ns.task_names.items()]
+    return sorted(names, key=lambda name: (name.count("."), name.partition(".")[0]))
 
 
 def _task_row(name: str) -> tuple[str, str]:

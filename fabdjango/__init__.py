@@ -9,7 +9,9 @@ Deploy Django over SSH with Fabric.
 from __future__ import annotations
 
 from fabdjango.collection import (
+    config,
     django,
+    env,
     git,
     gunicorn,
     maintenance,
@@ -27,7 +29,9 @@ from fabdjango.version import __version__
 
 __all__ = [
     "__version__",
+    "config",
     "django",
+    "env",
     "git",
     "gunicorn",
     "maintenance",

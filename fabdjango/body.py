@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 
-from fabdjango.escape import Shell, block, python_literal, quote_path, raw
+from fabdjango.escape import Secret, Shell, block, python_literal, quote_path, raw
 from fabdjango.plan import ROOT, Put, Step
 
 __all__ = ["PRELUDE", "render_body", "render_put"]
@@ -60,11 +60,18 @@ def _program(step: Step, run: str, *, shown: bool) -> Shell:
     interpreter = raw(f"{step.interpreter}{' -I' if step.user == ROOT else ''}")
     if shown:
         return raw(f"{interpreter} - # {step.program.strip().splitlines()[0].strip(chr(34))}")
-    data = python_literal(json.dumps(dict(step.parameters), sort_keys=True))
+    data = python_literal(json.dumps(dict(step.parameters), sort_keys=True, default=_revealed))
     mark = f"{run}_PY"
     return raw(
         f"{interpreter} - <<'{mark}'\nimport json as _json\nPARAMETERS = _json.loads({data})\n{step.program}\n{mark}"
     )
+
+
+def _revealed(value: object) -> str:
+    if isinstance(value, Secret):
+        return value.reveal()
+    msg = f"a {type(value).__name__} is no parameter of a program"
+    raise TypeError(msg)
 
 
 def render_body(step: Step, run: str = "", *, shown: bool = False) -> Shell:

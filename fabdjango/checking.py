@@ -93,6 +93,8 @@ class _Visit:
 
     def look(self) -> None:
         """Ask the host, and judge what it says."""
+        # What the operator's side lacks is told before the host is asked.
+        self.runner.site.private()
         commit, sha_known = self._commit()
         started = time.time()
         try:
@@ -130,7 +132,7 @@ class _Visit:
         site, account = self.runner.site, self.runner.account
         yield check.look_at_host(site.layout, account.owner)
         survey = recipes.survey(site, commit, fetch=False, lock=False)
-        yield from (step for step in survey.steps if step.name in ("rights", "survey"))
+        yield from (step for step in survey.steps if step.name in ("rights", "survey", "tell-secrets"))
         if not site.pushes:
             yield check.ask_repository(site.settings)
 
@@ -169,7 +171,7 @@ class _Visit:
 
     def _database_url(self) -> str:
         site = self.runner.site
-        secret = site.env.get("DATABASE_URL")
+        secret = site.private().env.get("DATABASE_URL")
         return secret.reveal() if secret else site.settings.environment.get("DATABASE_URL", "")
 
     def _hear(self, *steps: Step) -> _Heard:

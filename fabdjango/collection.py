@@ -18,8 +18,10 @@ from invoke.tasks import Task
 from invoke.vendor import yaml
 
 from fabdjango.configuration import Layer
+from fabdjango.namespaces import config as _config
 from fabdjango.namespaces import deploy as _top
 from fabdjango.namespaces import django as _django
+from fabdjango.namespaces import env as _env
 from fabdjango.namespaces import git as _git
 from fabdjango.namespaces import gunicorn as _gunicorn
 from fabdjango.namespaces import maintenance as _maintenance
@@ -35,7 +37,9 @@ from fabdjango.settings import ROOT_KEY
 from fabdjango.tasking import plain_task
 
 __all__ = [
+    "config",
     "django",
+    "env",
     "git",
     "gunicorn",
     "maintenance",
@@ -62,6 +66,8 @@ _NAMESPACES = {
     "maintenance": _maintenance,
     "release": _release,
     "server": _server,
+    "config": _config,
+    "env": _env,
 }
 
 
@@ -75,7 +81,8 @@ def _collection(name: str | None, module: Any, layer: Layer | None) -> Collectio
     made.__doc__ = (module.__doc__ or "").strip()
     for task_name in module.__all__:
         found = getattr(module, task_name)
-        made.add_task(_bound(found, layer) if layer else found, name=task_name)
+        is_default = task_name == getattr(module, "DEFAULT", "")
+        made.add_task(_bound(found, layer) if layer else found, name=task_name, default=is_default)
     return made
 
 
@@ -106,6 +113,8 @@ tls = _namespace("tls")
 maintenance = _namespace("maintenance")
 release = _namespace("release")
 server = _namespace("server")
+config = _namespace("config")
+env = _namespace("env")
 
 # --- stages ------------------------------------------------------------------
 
@@ -166,7 +175,7 @@ def _stage_task(name: str) -> Task[Any]:
 
 
 ns = _collection(None, _top, None)
-for _each in (git, venv, django, gunicorn, supervisor, systemd, nginx, tls, maintenance, release, server):
+for _each in (git, venv, django, gunicorn, supervisor, systemd, nginx, tls, maintenance, release, server, config, env):
     ns.add_collection(_each)
 _add_stages(ns)
 

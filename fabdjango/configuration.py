@@ -258,6 +258,10 @@ def _source_of(prefix: str, sources: Mapping[str, str]) -> str:
     return next((sources[k] for k in sources if k == prefix or k.startswith(prefix + ".")), prefix)
 
 
+_ONE_OF = "secrets."
+"""An entry below it says one thing out of several: one of a higher level replaces it as a whole."""
+
+
 def _merge(
     base: dict[str, Any], over: Mapping[str, Any], sources: dict[str, str], source: str, prefix: str = ""
 ) -> None:
@@ -265,7 +269,7 @@ def _merge(
         path = f"{prefix}{key}"
         if isinstance(value, Mapping):
             below = base.get(key)
-            base[key] = dict(below) if isinstance(below, Mapping) else {}
+            base[key] = dict(below) if isinstance(below, Mapping) and prefix != _ONE_OF else {}
             sources[path] = source
             _merge(base[key], value, sources, source, path + ".")
         else:
@@ -321,6 +325,8 @@ def _build(kind: type, values: Mapping[str, Any], prefix: str, sources: Mapping[
 def _convert(kind: Any, value: Any, path: str, sources: Mapping[str, str], meta: Mapping[str, Any]) -> Any:
     source = sources.get(path, "")
     if dataclasses.is_dataclass(kind):
+        if isinstance(value, str):
+            value = getattr(kind, "short", {}).get(value, value)
         return _build(typing.cast("type", kind), _mapping(value, path, sources), path + ".", sources)
     origin = get_origin(kind)
     if origin is Literal:
@@ -421,7 +427,8 @@ def _wrong_form(path: str, wanted: str, value: Any, source: str) -> ConfigError:
 
 
 def _is_secret(path: str) -> bool:
-    return any(path == row.key and row.secret for row in setting_rows())
+    # Who has not read that a secret's source is to be written there may have written the secret.
+    return path.startswith(_ONE_OF) or any(path == row.key and row.secret for row in setting_rows())
 
 
 def _missing(path: str, item: dataclasses.Field[Any]) -> ConfigError:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from fabdjango import building, recipes, rollout, switchover
+from fabdjango import building, generating, recipes, rollout, switchover
 from fabdjango.commands import release as releases
+from fabdjango.commands.environment import Change
 from fabdjango.commands.wheels import ANY, Wheels
 from fabdjango.exceptions import ConnectError, FabdjangoError, StepFailedError
 from fabdjango.facts import DjangoFacts, Migration, read_django
@@ -16,7 +17,7 @@ from fabdjango.recipes import Deployment
 from fabdjango.runner import Runner
 from fabdjango.surveying import begun, look, look_from_outside, show_sending
 
-__all__ = ["deploy", "gather", "one_id", "prepared"]
+__all__ = ["decide", "deploy", "gather", "one_id", "prepared", "serve", "show"]
 
 _MANY = 20
 """More migrations than this are told by app."""
@@ -33,6 +34,8 @@ def deploy(
     changed), RevertedError (3) or UnknownStateError (2), of many hosts a FleetError with one of these codes.
     """
     ref = ref or fleet.members[0].runner.site.settings.branch
+    for member in fleet.members:
+        member.runner.site.private()
     if fleet.dry:
         _show_all(fleet, ref)
         return
@@ -40,8 +43,18 @@ def deploy(
     release, ref = _of_the_others(fleet) if catch_up else ("", ref)
     if fleet.leader is None:
         _same_commit(fleet)
-    fleet.need(fleet.each(lambda member: _plan(member, ref)), "what shall be deployed cannot be")
+    generating.make_everywhere(fleet)
+    fleet.need(fleet.each(lambda member: decide(member, ref)), "what shall be deployed cannot be")
     _subject(fleet)
+    serve(fleet, "deploy", "deployed", release=release, allow_migrations=allow_migrations)
+
+
+def serve(fleet: Fleet, event: str, word: str, *, release: str = "", allow_migrations: bool = False) -> None:
+    """
+    Let what every member has planned serve, under one id, ``release`` if that is given; says the verdict, with ``word``.
+
+    ``event`` is what the journal calls it. Raises as deploy does.
+    """
     _one_id_for_all(fleet, release)
     fleet.each(_answers)
     if all(each.serves for each in fleet.members):
@@ -52,8 +65,8 @@ def deploy(
     _tell_migrations(fleet, moving)
     if not allow_migrations:
         _refuse_unsafe(fleet, moving)
-    rollout.switch(fleet, "deploy")
-    done(fleet, "deployed", fleet.members[0].planned.release)
+    rollout.switch(fleet, event)
+    done(fleet, word, fleet.members[0].planned.release)
 
 
 def gather(fleet: Fleet, ref: str, *, fetch: bool = True, skip_unreachable: bool = False) -> None:
@@ -120,10 +133,11 @@ def _of_the_others(fleet: Fleet) -> tuple[str, str]:
     return release, sha
 
 
-def _plan(member: Member, ref: str) -> None:
-    plan = recipes.deployment(member.runner.site, member.facts, ref)
-    member.plan = replace(plan, leads=member.leads or _own_database(member))
-    if plan.touched:
+def decide(member: Member, ref: str, change: Change | None = None) -> None:
+    """Decide what becomes of ``ref`` on a host, with variables of shared/.env changed, if the facts speak of them so."""
+    found = recipes.deployment(member.runner.site, member.facts, ref)
+    member.plan = replace(found, leads=member.leads or _own_database(member), change=change or {})
+    if found.touched:
         told = f"files of {member.facts.current} were changed by hand: a new release takes its place"
         member.runner.report.say(told, style="yellow")
 
@@ -332,10 +346,17 @@ def _show(member: Member, ref: str, wheels: Wheels | None, *, gives: bool) -> No
     report = runner.report
     report.show_phase(recipes.survey(runner.site, ref), dict(facts.managed))
     show_sending(runner, facts, ref)
+    generating.made(runner, facts)
     if plan.unchanged:
         report.say(f"\n{plan.release} is current already; a deploy would only ask it", style="bold")
         return
+    show(member, "deploy", wheels, gives=gives)
+
+
+def show(member: Member, event: str, wheels: Wheels | None = None, *, gives: bool = False) -> None:
+    """The phases that would make a host's release and let it serve."""
+    report, plan = member.runner.report, member.planned
     prepare = (recipes.prepare(plan, wheels=wheels), *([recipes.give_wheels(plan)] if gives else []))
-    for phase in (*prepare, switchover.activate(plan, recipes.ANY_MIGRATION), recipes.tidy(plan)):
-        report.show_phase(phase, dict(facts.managed))
+    for phase in (*prepare, switchover.activate(plan, recipes.ANY_MIGRATION, event), recipes.tidy(plan)):
+        report.show_phase(phase, dict(member.facts.managed))
     report.say("\nnothing was written: this was a dry run", style="bold")

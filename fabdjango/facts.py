@@ -37,6 +37,7 @@ class Facts:
     ``managed`` maps a path to its digest and, unless secret, its text.
     ``app`` is the account of fabdjango.run_as, if it is there: its ``home``, its ``group``, and whether the owner is a ``member``.
     ``sudo`` says that who logs in may do anything as root, ``root_programs`` are the paths of what it may run else.
+    ``generated`` names the values that were made on the host.
     """
 
     user: str = ""
@@ -71,6 +72,8 @@ class Facts:
     tips: tuple[str, ...] = ()
     managed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     shared_env: str = ""
+    generated: tuple[str, ...] = ()
+    generated_env: str = ""
     shared_local_settings: str = ""
     sha: str = ""
     ref_kind: str = ""

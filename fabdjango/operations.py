@@ -19,13 +19,14 @@ from fabdjango.escape import env_assignments, raw, sh
 from fabdjango.exceptions import ConfigError, FabdjangoError, StepFailedError, UnderwayError
 from fabdjango.facts import DjangoFacts, Facts
 from fabdjango.fleet import Fleet
+from fabdjango.generating import made
 from fabdjango.layout import Layout
 from fabdjango.plan import OWNER, Phase, Step
 from fabdjango.recipes import Deployment
 from fabdjango.report import difference
 from fabdjango.returning import forward
 from fabdjango.runner import Runner
-from fabdjango.settings import Row
+from fabdjango.settings import Row, class_of_items
 from fabdjango.surveying import begun, look, look_from_outside, recovered, show_sending, take_up
 
 __all__ = [
@@ -74,6 +75,7 @@ def _newest(facts: Facts) -> str:
 
 def _planned(runner: Runner, text: str) -> Deployment:
     """The plan of a release that is on the host already, complete or not."""
+    runner.site.private()
     release = _newest(look(runner, "", fetch=False)) if text == "newest" else releases.read_id(text)
     sha = release.partition("-")[2]
     return recipes.deployment(runner.site, look(runner, sha, fetch=False), sha, release=release)
@@ -85,8 +87,10 @@ def _planned(runner: Runner, text: str) -> Deployment:
 def checkout(runner: Runner, ref: str) -> None:
     """A release directory for ``ref``, with settings and links, but not complete."""
     git.read_ref(ref)
+    runner.site.private()
     facts = look_from_outside(runner, ref) if runner.dry else look(runner, ref)
     show_sending(runner, facts, ref)
+    facts = made(runner, facts)
     plan = recipes.deployment(runner.site, facts, ref, release=releases.new_id(facts, facts.sha))
     phase = Phase(
         "checkout",
@@ -144,12 +148,13 @@ def upload_settings(runner: Runner) -> None:
         raise ConfigError(
             msg, cure="set one of them in fabric.yaml, for instance local_settings: deploy/local_settings.py.j2"
         )
+    private = site.private()
     env = (
-        env_assignments({name: secret.reveal() for name, secret in site.env.items()})
+        env_assignments({name: secret.reveal() for name, secret in private.env_file.items()})
         if site.settings.env_file
         else None
     )
-    runner.do(django.put_settings(site.layout, env, site.local_settings))
+    runner.do(django.put_settings(site.layout, env, private.local_settings))
     runner.report.say("they serve from the next release on")
 
 
@@ -286,6 +291,7 @@ def _activate(runner: Runner, plan: Deployment, found: DjangoFacts, event: str) 
 
 def activate_release(runner: Runner, release: str) -> None:
     """Complete a release if need be, and let it serve."""
+    runner.site.private()
     facts = begun(runner, "", fetch=False)
     release = _newest(facts) if release == "newest" else releases.read_id(release)
     if facts.releases.get(release):
@@ -308,10 +314,11 @@ def history(runner: Runner, count: int) -> None:
     """The newest entries of the journal, a line each."""
     facts = look(runner, "", fetch=False)
     for entry in facts.journal[-count:]:
-        migrations = f", {len(entry['migrations'])} migrations" if entry.get("migrations") else ""
+        more = f", {len(entry['migrations'])} migrations" if entry.get("migrations") else ""
+        more += f", {' '.join(entry['variables'])}" if entry.get("variables") else ""
         runner.report.show(
             f"{entry.get('time')}  {entry.get('event'):<8}  {entry.get('release'):<18}  {entry.get('result')}"
-            f"{migrations}, by {entry.get('by')}"
+            f"{more}, by {entry.get('by')}"
         )
 
 
@@ -423,6 +430,9 @@ def _row_lines(resolved: Resolved, row: Row) -> Iterator[tuple[str, str, str]]:
             yield key, _shown(getattr(item, tail), row), _source(resolved, key)
         return
     if isinstance(value, dict) and get_origin(row.kind) is not None and value:
+        if class_of_items(row.kind):
+            # Each of its items has lines of its own.
+            return
         if all(isinstance(item, (str, int, float, bool, tuple, list)) for item in value.values()):
             for name, item in value.items():
                 yield f"{row.key}.{name}", _shown(item, row), _source(resolved, f"{row.key}.{name}")

@@ -86,7 +86,9 @@ def _odd(member: Member, facts: Facts) -> tuple[str, ...]:
     found = []
     if facts.activation:
         found.append(f"an activation of {facts.activation.get('release')} is under way or was left behind")
-    if facts.sha and facts.sha == facts.current_marker.get("commit"):
+    # To look at a site asks nobody for a passphrase.
+    asks = any(source.command for source in member.runner.site.settings.secrets.values())
+    if facts.sha and facts.sha == facts.current_marker.get("commit") and not asks:
         try:
             plan = recipes.deployment(member.runner.site, facts, facts.sha, release=facts.current)
         except FabdjangoError as error:

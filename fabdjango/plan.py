@@ -48,7 +48,7 @@ class Step:
     ``report await SECONDS`` (says that it waits for the deployer's word).
     ``puts`` are written before ``body`` runs. ``program`` is Python source for
     ``interpreter``, run after ``body`` with ``parameters`` as PARAMETERS;
-    neither it nor its data ever stand on a command line. Output of a
+    neither it nor its data, of which a Secret is shown to nobody, ever stand on a command line. Output of a
     ``capture`` step is data for a parser and not shown. ``cure`` is what to do
     if it fails. ``guard`` is shell of the account that logs in, before all else; it may call ``unchanged WHY``.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from fabdjango import onhost
-from fabdjango.commands import django, git, gunicorn, managers, nginx, static, sudoers, venv
+from fabdjango.commands import django, environment, git, gunicorn, managers, nginx, static, sudoers, venv
 from fabdjango.commands import release as releases
 from fabdjango.commands.manager import MARK, Manager, other_slot
 from fabdjango.commands.wheels import Wheels, install_wheels, pack_wheels, receive_wheels, without_index
@@ -31,6 +31,7 @@ __all__ = [
     "ANY_MIGRATION",
     "HOOKABLE",
     "Deployment",
+    "Private",
     "Site",
     "assumed",
     "check_hooks",
@@ -39,6 +40,7 @@ __all__ = [
     "deployment",
     "edited",
     "give_wheels",
+    "make_secrets",
     "own_files",
     "prepare",
     "receive",
@@ -46,6 +48,7 @@ __all__ = [
     "refusals",
     "renamed",
     "survey",
+    "tell_secrets",
     "tidy",
     "with_hooks",
 ]
@@ -69,6 +72,25 @@ HOOKABLE = (
 
 
 @dataclass(frozen=True)
+class Private:
+    """
+    What the operator's side has that nobody may see.
+
+    ``secrets`` are those that are not made on the host, ``env_file`` is what that file says, rendered;
+    ``local_settings`` is the settings module, or None.
+    """
+
+    secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+    env_file: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+    local_settings: str | None = field(default=None, repr=False)
+
+    @property
+    def env(self) -> Mapping[str, Secret]:
+        """All variables of it; the file wins."""
+        return {**self.secrets, **self.env_file}
+
+
+@dataclass(frozen=True)
 class Site:
     """What the operator's side knows of one site on one host, before the host is asked."""
 
@@ -80,8 +102,8 @@ class Site:
     holder: str = ""
     task: str = ""
     token: str = ""
-    env: Mapping[str, Secret] = field(default_factory=dict, repr=False)
-    local_settings: str | None = field(default=None, repr=False)
+    private: Callable[[], Private] = field(default=Private, repr=False)
+    """Asks for it, possibly somebody with a passphrase; what needs it says so before a host is contacted."""
     clone: Path = Path()
     """A folder of the operator's clone, for git.transfer: push."""
     allow_dirty: bool = False
@@ -122,6 +144,8 @@ class Deployment:
     unchanged: bool = False
     touched: bool = False
     """What serves is this, but somebody has changed its files by hand: a new release takes its place."""
+    change: environment.Change = field(default_factory=dict)
+    """Variables of shared/.env that the release has otherwise than shared, which follows once it serves."""
     leads: bool = True
     """Its host is the one that migrates, and on the first deploy runs the project's first commands."""
 
@@ -180,6 +204,7 @@ def check_settings(settings: Settings) -> None:
     nginx.check_settings(settings)
     static.check_shared(settings, layout_of(settings))
     env_assignments(settings.environment)
+    environment.check_secrets(settings)
 
 
 def check_hooks(settings: Settings) -> None:
@@ -212,6 +237,7 @@ def survey(site: Site, ref: str, *, fetch: bool = True, lock: bool = True) -> Ph
             git.fetch_mirror(settings, layout),
             *releases.early_hook(settings, layout, "after_fetch"),
         ]
+    steps += environment.hide_made(settings, layout)
     steps.append(
         Step(
             "survey",
@@ -245,6 +271,19 @@ def receive(site: Site, facts: Facts, pack: bytes, sha: str, branch: str) -> Pha
         survey(site, sha, fetch=False).steps[-1],
     )
     return Phase("receive", steps, lock=site.lock)
+
+
+def make_secrets(site: Site, facts: Facts, given: Mapping[str, Secret] = {}) -> Phase:
+    """Make the secrets of the host itself, of ``given`` the same that another host has, and look again, under the lock that was won before."""
+    layout = site.on(facts).layout
+    step = environment.generate(site.settings, layout, given)
+    again = survey(site, facts.sha, fetch=False).steps[-1]
+    return Phase("secrets", (step, environment.tell(layout), again), lock=site.lock)
+
+
+def tell_secrets(site: Site, facts: Facts, names: Iterable[str]) -> Phase:
+    """Fetch secrets of the host itself, for other hosts; nothing is written."""
+    return Phase("secrets", (environment.tell(site.on(facts).layout, names),), lock=site.lock)
 
 
 def _managed(site: Site) -> list[tuple[PurePosixPath, bool]]:
@@ -315,6 +354,7 @@ def deployment(site: Site, facts: Facts, ref: str, *, release: str = "") -> Depl
     manager = managers.find(settings, facts, layout, site.templates, host)
     previous = tuple(refuse_foreign(facts, put, host) for put in manager.files)
     by_hand = [
+        facts.generated_env,
         "" if settings.env_file else facts.shared_env,
         "" if settings.local_settings else facts.shared_local_settings,
     ]
@@ -344,6 +384,7 @@ def deployment(site: Site, facts: Facts, ref: str, *, release: str = "") -> Depl
 def own_files(site: Site, facts: Facts, release: str) -> tuple[Put, ...]:
     """What a release of the commit of ``facts`` is given beside its commit, by the settings of now."""
     site = site.on(facts)
+    private = site.private()
     return releases.private_files(
         site.settings,
         facts,
@@ -351,8 +392,8 @@ def own_files(site: Site, facts: Facts, release: str) -> tuple[Put, ...]:
         site.templates,
         release=release,
         key=venv.key_of(site.settings, facts, facts.sha),
-        env=site.env,
-        local_settings=site.local_settings,
+        env=private.env,
+        local_settings=private.local_settings,
     )
 
 
@@ -504,6 +545,8 @@ def export(plan: Deployment) -> Iterator[Step]:
     settings, facts, layout = plan.site.settings, plan.facts, plan.layout
     yield from releases.early_hook(settings, layout, "before_settings")
     yield releases.write_private(settings, layout, plan.release, plan.private, plan.facts.app_group)
+    if plan.change:
+        yield environment.change_release(layout, plan.release, plan.change)
     yield from _after(plan, "settings")
     yield from with_hooks(plan, git.export_release(layout, plan.release, plan.sha))
     yield releases.link_settings(settings, facts, layout, plan.release)

@@ -22,7 +22,7 @@ from fabdjango.escape import Redactor, Secret, Shell
 from fabdjango.fleet import Fleet
 from fabdjango.layout import layout_of
 from fabdjango.plan import Phase, Step
-from fabdjango.recipes import Site
+from fabdjango.recipes import Private, Site
 from fabdjango.render import Templates
 from fabdjango.report import Report
 from fabdjango.runner import Runner
@@ -142,13 +142,18 @@ def runner(
     values: Mapping[str, Any],
     *,
     env: Mapping[str, str] | None = None,
+    own: Mapping[str, str] | None = None,
     local_settings: str | None = None,
     account: Account | None = None,
     dry: bool = False,
 ) -> Runner:
-    """A Runner for ``transport``; ``values`` is what fabric.yaml has below ``fabdjango:``."""
+    """
+    A Runner for ``transport``; ``values`` is what fabric.yaml has below ``fabdjango:``.
+
+    ``env`` is what the environment file says, ``own`` the secrets of the operator's side, ``local_settings`` the module.
+    """
     settings = resolve([Layer("fabric.yaml", values)]).settings
-    secrets = {name: Secret(value) for name, value in (env or {}).items()}
+    secrets, file = ({name: Secret(value) for name, value in (each or {}).items()} for each in (own, env))
     site = Site(
         settings,
         layout_of(settings),
@@ -156,10 +161,9 @@ def runner(
         transport.host,
         f"deploy@{transport.host}",
         "ann@laptop",
-        env=secrets,
-        local_settings=local_settings,
+        private=lambda: Private(secrets, file, local_settings),
     )
-    report = Report(transport.host, Redactor(env.values() if env else ()), stream=io.StringIO())
+    report = Report(transport.host, Redactor([*(env or {}).values(), *(own or {}).values()]), stream=io.StringIO())
     return Runner(site, transport, account or Account("deploy", "deploy"), report, dry)
 
 

@@ -32,10 +32,11 @@ from fabdjango.inventory import PRIMARY, Host, literal, primary_of, select, word
 from fabdjango.inventory_files import twice
 from fabdjango.layout import layout_of
 from fabdjango.login import connection_to, target_of
-from fabdjango.recipes import Site
+from fabdjango.recipes import Private, Site
 from fabdjango.render import Templates, read_env
 from fabdjango.report import Report
 from fabdjango.runner import Runner
+from fabdjango.secret_sources import Secrets
 from fabdjango.settings import ROOT_KEY, Settings
 from fabdjango.transport import Account, DryTransport, FabricTransport, Transport
 
@@ -160,29 +161,45 @@ _TOKEN = secrets.token_hex(8)
 
 
 def _site(context: Context, settings: Settings, host: str, target: str, task: str, redactor: Redactor) -> Site:
-    templates = _templates(local_root(context))
-    env: dict[str, Secret] = {}
-    local_settings: str | None = None
+    root = local_root(context)
+    templates = _templates(root)
+    redactor.add(*(url for url in (settings.venv.index_url, *settings.venv.extra_index_urls) if "@" in url))
+
+    def fetched(asking: bool = True) -> Private:
+        had = Secrets(settings.secrets, root, redactor.add, asking=asking)
+        return _private(settings, templates, host, had, redactor)
+
+    # Also what a task only shows, such as a log, hides what can be known without asking anybody.
+    with contextlib.suppress(ConfigError):
+        fetched(asking=False)
+    holder = f"{getpass.getuser()}@{socket.gethostname()}"
+    clone = root / Path(settings.git.clone).expanduser()
+    private = functools.cache(fetched)
+    return Site(settings, layout_of(settings), templates, host, target, holder, task, _TOKEN, private, clone)
+
+
+def _private(settings: Settings, templates: Templates, host: str, had: Secrets, redactor: Redactor) -> Private:
+    """What the operator's side keeps secret, every value of which the redactor learns as soon as it is had."""
     values = {
         "project": settings.project,
         "host": host,
         "settings": settings,
         "environment": dict(settings.environment),
+        "secrets": had,
     }
+    env: dict[str, Secret] = {}
+    local_settings: str | None = None
+    own = {name: Secret(had[name]) for name in had}
     if settings.env_file:
         rendered = templates.render_project_file(settings.env_file, "env_file", **values)
+        redactor.add(*rendered.secrets)
         env = read_env(rendered.text, settings.env_file)
-        redactor.add(*rendered.secrets, *(secret.reveal() for name, secret in env.items() if name not in _NOT_SECRET))
+        redactor.add(*(secret.reveal() for name, secret in env.items() if name not in _NOT_SECRET))
     if settings.local_settings:
         rendered = templates.render_project_file(settings.local_settings, "local_settings", **values)
         local_settings = rendered.text
         redactor.add(*rendered.secrets)
-    redactor.add(*(url for url in (settings.venv.index_url, *settings.venv.extra_index_urls) if "@" in url))
-    holder = f"{getpass.getuser()}@{socket.gethostname()}"
-    clone = local_root(context) / Path(settings.git.clone).expanduser()
-    return Site(
-        settings, layout_of(settings), templates, host, target, holder, task, _TOKEN, env, local_settings, clone
-    )
+    return Private(own, env, local_settings)
 
 
 @functools.cache

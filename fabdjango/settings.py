@@ -12,7 +12,7 @@ import functools
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 __all__ = [
     "ROOT_KEY",
@@ -25,6 +25,7 @@ __all__ = [
     "Nginx",
     "Process",
     "Row",
+    "SecretSource",
     "Settings",
     "Ssh",
     "Supervisor",
@@ -191,6 +192,30 @@ class Process:
     )
     stop_timeout: int = setting("Seconds it may take to stop before it is killed.", 30, minimum=1)
     startsecs: int = setting("Seconds it must stay up to count as started.", 2, minimum=0)
+
+
+@dataclass(frozen=True)
+class SecretSource:
+    """Where one secret variable of the site is from: exactly one of these."""
+
+    short: ClassVar[Mapping[str, Mapping[str, Any]]] = {"generate": {"generate": 50}}
+    """Words that stand for a whole entry."""
+
+    generate: int = setting(
+        "Length of a value that is made on the host, once, and never shown; the word generate alone makes 50 letters and digits.",
+        0,
+        minimum=16,
+    )
+    command: str = setting(
+        "Command of the operator's side whose output is the value, without its last newline; split into words, without a shell.",
+        "",
+        example="pass show blog/mail",
+    )
+    file: str = setting(
+        "File of the operator's side that holds the value, with ~ filled in; not one that git tracks or that others can read.",
+        "",
+    )
+    variable: str = setting("Variable of the operator's environment that holds the value.", "")
 
 
 @dataclass(frozen=True)
@@ -373,6 +398,9 @@ class Settings:
     shared: tuple[str, ...] = setting("Paths of the commit that outlive releases; a final / marks a folder.", ())
     environment: Mapping[str, str] = setting(
         "Environment of every command and process; for what is not secret.", {}, multiline=True
+    )
+    secrets: Mapping[str, SecretSource] = setting(
+        "Environment of every command and process, by name, each with where its value is had from.", {}
     )
     env_file: str = setting("Template on the operator's side of an environment file, for secrets.", "")
     local_settings: str = setting("Template on the operator's side of a settings module.", "")

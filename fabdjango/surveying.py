@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fabdjango import recipes, switchover
-from fabdjango.commands import git
+from fabdjango.commands import environment, git
 from fabdjango.exceptions import RevertedError, UnderwayError
 from fabdjango.facts import Facts, read_facts
 from fabdjango.localgit import Commit, open_clone
@@ -173,10 +173,13 @@ def bring(runner: Runner, step: Step) -> None:
 
 
 def found_by(runner: Runner, result: PhaseResult) -> Facts:
-    """What the survey of a phase found; what of it is secret is hidden from now on."""
+    """The facts that a phase with a survey has found; what is secret of it is hidden in every output from now on."""
     survey, rights = (step.output if step else "" for step in map(result.step, ("survey", "rights")))
     facts = read_facts(survey, rights)
     # The host's own pip settings may hold the password of an index.
     words = " ".join(facts.pip_config.values()).split()
     runner.report.redactor.add(*(word for word in words if "@" in word))
+    told = result.step("tell-secrets")
+    values = environment.read_told(told.data) if told else {}
+    runner.report.redactor.add(*(value.reveal() for value in values.values()))
     return facts

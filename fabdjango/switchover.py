@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from fabdjango.commands import activation, django, gunicorn, managers
+from fabdjango.commands import activation, django, environment, gunicorn, managers
 from fabdjango.commands import release as releases
 from fabdjango.commands.manager import SLOTS
 from fabdjango.facts import DjangoFacts, Facts, Reversal
@@ -36,7 +36,7 @@ def activate(plan: Deployment, found: DjangoFacts, event: str = "deploy", backwa
     """
     Migrate, start the release in the idle slot, and give it the traffic once it answers; then wait to be confirmed.
 
-    ``event`` is what the journal calls it: deploy, activate, restart or rollback.
+    ``event`` is what the journal calls it: deploy, activate, restart, rollback, env.set or env.unset.
     """
     settings, facts, layout = plan.site.settings, plan.facts, plan.layout
     entry = _entry(plan, event)
@@ -61,6 +61,7 @@ def activate(plan: Deployment, found: DjangoFacts, event: str = "deploy", backwa
         *_take_over(plan),
         activation.await_word(layout, settings.activation.confirm),
         releases.journal(layout, {**entry, "result": "serves"}),
+        *([environment.publish(layout, plan.release)] if plan.change else []),
         *_leave_old(plan),
         *([] if first_reversed else reverse),
         *_published(plan, event),
@@ -85,6 +86,7 @@ def _entry(plan: Deployment, event: str) -> dict[str, object]:
         "commit": plan.sha,
         "from": plan.facts.current,
         "by": plan.site.holder,
+        **({"variables": sorted(plan.change)} if plan.change else {}),
     }
 
 
@@ -168,8 +170,9 @@ def _leave_old(plan: Deployment) -> Iterator[Step]:
 
 
 def _published(plan: Deployment, event: str) -> Iterator[Step]:
-    if event == "deploy":
-        step = releases.publish_settings(plan.layout, plan.site.env, plan.site.local_settings)
+    if event == "deploy" or plan.change:
+        private = plan.site.private()
+        step = releases.publish_settings(plan.layout, private.env_file, private.local_settings)
         if step:
             yield step
 
@@ -235,6 +238,8 @@ def recover(site: Site, facts: Facts) -> Phase:
         record.get("slot", facts.live_slot or "a"),
     )
     entry = {name: record.get(name, "") for name in ("event", "release", "commit", "from", "by")}
+    variables = record.get("variables") or []
+    entry |= {"variables": variables} if variables else {}
     if not record:
         # It died before the switch: what it started in the idle slot goes.
         steps = [step for slot in SLOTS if slot != facts.live_slot for step in _cleared(plan, slot)]
@@ -244,6 +249,7 @@ def recover(site: Site, facts: Facts) -> Phase:
     elif record.get("state") == "confirmed":
         steps = [
             releases.journal(layout, {**entry, "result": "serves"}),
+            *([environment.publish(layout, plan.release)] if variables else []),
             *_leave_old(plan),
             activation.forget(layout),
         ]

@@ -346,6 +346,21 @@ def test_a_mistake_is_told_in_words(tmp_path: Path) -> None:
     )
 
 
+def test_a_secret_that_cannot_be_had_stops_a_task_before_it_begins(tmp_path: Path) -> None:
+    """What needs it asks for it before any host; what only shows settings does not ask."""
+    settings = "fabdjango: {project: blog, repository: x, secrets: {MAIL: {command: cat it-is-not-there}}}"
+    folder = project(tmp_path / "a project", settings=settings)
+    assert say("fab", "config", "--key=secrets", cwd=folder).returncode == 0
+    for words in (["deploy"], ["--dry", "deploy"], ["config.diff"], ["git.checkout"]):
+        done = say("fab", "-H", "ada@nowhere.invalid", *words, cwd=folder)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == (
+            "Error: fabdjango.secrets.MAIL: the command ended with status 1\n"
+            " state: no host was contacted (exit 1)\n"
+            " do this: see by hand what it says: cat it-is-not-there\n"
+        )
+
+
 def test_listing_imports_no_more_than_it_needs(tmp_path: Path) -> None:
     """asyncssh takes as long as Fabric itself, and rich is for terminals."""
     (tmp_path / "fabfile.py").write_text("from fabdjango import ns\n", encoding="utf-8")

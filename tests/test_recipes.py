@@ -14,7 +14,7 @@ from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.facts import DjangoFacts, Reversal
 from fabdjango.plan import Phase, Step
 from fabdjango.recipes import Deployment, Site
-from tests.conftest import LAYOUT, sample_facts, sample_settings, sample_templates
+from tests.conftest import LAYOUT, RELEASE, sample_facts, sample_settings, sample_templates
 
 REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
     ({"hooks": {"before_colectstatic": ["ls"]}}, "did you mean before_collectstatic"),
@@ -205,6 +205,32 @@ def test_the_other_slot_is_taken() -> None:
     assert (first.slot, first.old_slot) == ("a", "")
     only = deployment({"slots": "1"})
     assert (only.slot, only.old_slot) == ("a", "")
+
+
+def test_a_changed_variable_is_kept_once_the_release_stays() -> None:
+    """The release gets it with its other settings; shared has it after the last moment at which the host could go back."""
+    plan = replace(deployment(), change={"MAIL": None})
+    prepared = names(recipes.prepare(plan).steps)
+    assert prepared[prepared.index("settings") :][:3] == ["settings", "env", "export"]
+    phase = switchover.activate(plan, recipes.ANY_MIGRATION, "env.set")
+    assert names(phase.steps)[-5:] == ["journal", "env-publish", "stop-old", "empty-slot", "forget"]
+    assert (phase.kept_from, "env-publish" in names(phase.undo)) == ("journal", False)
+
+
+@pytest.mark.parametrize(("state", "kept"), [("confirmed", True), ("armed", False)])
+def test_a_dead_change_of_a_variable_is_finished_or_undone(state: str, kept: bool) -> None:
+    """The record of the activation says that there was one; shared follows what serves in the end."""
+    record = {"state": state, "release": RELEASE, "from": OLD, "slot": "b", "from_slot": "a", "variables": ["MAIL"]}
+    phase = switchover.recover(site({}), sample_facts(**{**HOST, "activation": record}))
+    assert ("env-publish" in names(phase.steps)) is kept
+    written = "\n".join(step.body for step in phase.steps if step.name == "journal")
+    assert '"variables": ["MAIL"]' in written
+
+
+def test_what_was_made_on_the_host_makes_another_release() -> None:
+    """A release has a copy of it, and so it is part of what a release is."""
+    found = (deployment(), deployment(generated_env="a"), deployment(shared_env="a"))
+    assert len({plan.fingerprint for plan in found}) == 3
 
 
 def test_both_releases_may_answer_at_a_held_socket() -> None:

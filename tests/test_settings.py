@@ -27,10 +27,10 @@ from fabdjango.escape import Secret
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.layout import layout_of
 from fabdjango.plan import Phase, Put, Step
-from fabdjango.recipes import ANY_MIGRATION, Deployment, Site
+from fabdjango.recipes import ANY_MIGRATION, Deployment, Private, Site
 from fabdjango.render import Templates
 from fabdjango.script import render_script
-from fabdjango.settings import environment_name, setting_rows
+from fabdjango.settings import SecretSource, environment_name, setting_rows
 from tests.conftest import KEY, sample_facts, sample_templates
 from tests.test_escape import HOSTILE, special
 
@@ -75,6 +75,28 @@ def test_later_layers_win() -> None:
     assert (found.branch, found.venv.packages, found.venv.timeout) == ("main's", ("c d",), 5)
     assert found.environment == {"A": "1 2", "B": "it's", "C": "3"}
     assert (found.keep_releases, found.django.manage) == (5, "manage.py")
+
+
+def test_a_secret_is_replaced_as_a_whole() -> None:
+    """It is had from one place; a word for a whole entry counts as one."""
+    found = resolved(
+        {"secrets": {"A": {"command": "pass show 'it is'"}, "B": {"generate": 20}, "C": "generate"}},
+        {
+            "secrets": {"A": {"file": "it's"}, "C": {"variable": "X"}},
+            "stages": {"prod": {"secrets": {"B": "generate"}}},
+        },
+        stage="prod",
+    ).settings.secrets
+    assert found == {"A": SecretSource(file="it's"), "B": SecretSource(generate=50), "C": SecretSource(variable="X")}
+
+
+@pytest.mark.parametrize("entry", ["hunter2", {"generate": "hunter2"}, {"file": ["hunter2"]}, ["hunter2"]])
+def test_a_secret_that_is_written_down_itself_is_not_repeated(entry: Any) -> None:
+    """What stands in the place of its source may well be the value."""
+    message, cure = refused({"secrets": {"A": entry}})
+    assert "fabdjango.secrets.A" in message
+    assert message.endswith("not ******** (in one.yaml)")
+    assert "hunter2" not in cure
 
 
 def test_every_value_knows_its_source() -> None:
@@ -744,6 +766,8 @@ ARRIVALS: dict[str, Case | None] = {
     ),
     "env_file": None,
     "local_settings": None,
+    # Where values are had from on the operator's side is held to its rules in tests/test_secret_sources.py.
+    **dict.fromkeys(row.key for row in setting_rows() if row.key.startswith("secrets") and is_text(row)),
     "local_settings_path": Case(
         lambda it: str(
             PurePosixPath(shlex.split(it.step("link-settings").body.splitlines()[-1])[-1]).relative_to(it.plan.path)
@@ -918,7 +942,8 @@ def test_secrets_of_an_env_file_arrive(values: dict[str, str], tmp_path_factory:
     folder = tmp_path_factory.mktemp("site")
     it = planned(folder, {"environment": {"ONE": "not this"}, "env_file": "it's.env"})
     env = {name: Secret(text) for name, text in values.items()}
-    plan = recipes.deployment(replace(it.plan.site, env=env), it.plan.facts, "main")
+    site = replace(it.plan.site, private=lambda: Private(env_file=env))
+    plan = recipes.deployment(site, it.plan.facts, "main")
     it = replace(it, plan=plan, phases=(recipes.prepare(plan),))
     environ = it.started("web").environ
     assert {name: environ[name] for name in values} == values

@@ -90,3 +90,18 @@ def test_secrets_are_not_told(root: Path) -> None:
     found = surveyed(root).managed
     assert [found[str(root / name)]["text"] for name in ("it's secret", "it's shown")] == [None, "canary"]
     assert found[str(root / "it's secret")]["digest"] == found[str(root / "it's shown")]["digest"]
+
+
+def test_what_was_made_on_the_host(root: Path) -> None:
+    """Names, and a digest that changes with a value; never a value."""
+    assert (surveyed(root).generated, surveyed(root).generated_env) == ((), "")
+    (root / "shared").mkdir()
+    path = root / "shared" / "generated.env"
+    digests = []
+    for value in ("it'\\''s", "another"):
+        path.write_text(f"export SECRET_KEY='{value}'\nexport A='{value}'\n")
+        found = surveyed(root)
+        assert found.generated == ("A", "SECRET_KEY")
+        assert value not in repr(found)
+        digests.append(found.generated_env)
+    assert digests[0] != digests[1]

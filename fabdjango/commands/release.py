@@ -123,7 +123,8 @@ def private_files(
         python_path=directory,
         release=release,
         settings_module=settings_module,
-        env_files=[private / "shared.env", private / "env"],
+        # Later ones win.
+        env_files=[private / name for name in ("generated.env", "shared.env", "env")],
         directory=directory,
     )
     puts = [
@@ -148,7 +149,7 @@ def _start(templates: Templates, private: PurePosixPath, words: Shell) -> str:
 
 def write_private(settings: Settings, layout: Layout, release: str, puts: tuple[Put, ...], group: str = "") -> Step:
     """
-    Write them, and copy the environment and settings files that somebody keeps in shared by hand.
+    Write them, and copy what was made on the host, and the environment and settings files that somebody keeps in shared by hand.
 
     ``group`` is the group of an application with an account of its own, which may read them.
     """
@@ -156,6 +157,7 @@ def write_private(settings: Settings, layout: Layout, release: str, puts: tuple[
     # Hooks of this moment run where manage.py will be.
     directory = django.directory_of(settings, layout.release(release))
     body = [sh("chmod", "750", private), sh("mkdir", "-p", "--", directory)]
+    body.append(_copy_if_there(layout.generated_env, private / "generated.env"))
     if not settings.env_file:
         body.append(_copy_if_there(layout.env_file, private / "shared.env"))
     if not settings.local_settings:

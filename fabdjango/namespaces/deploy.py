@@ -12,12 +12,10 @@ from fabdjango.fleet import Fleet
 from fabdjango.inventory import table
 from fabdjango.runner import Runner
 from fabdjango.session import chosen_hosts, configuration
-from fabdjango.settings import setting_rows
 from fabdjango.tasking import fleet_task, host_task, plain_task
 
 __all__ = [
     "check",
-    "config",
     "deploy",
     "history",
     "hosts",
@@ -214,18 +212,6 @@ def check(fleet: Fleet, commit: str = "", json: bool = False, strict: bool = Fal
         checking.tell(fleet, found)
     if found.of("error") or (strict and found.of("warning")):
         raise Exit(code=1)
-
-
-@plain_task(help={"key": "Show this key and those below it only.", "host": "Resolve for this host of the inventory."})
-def config(c: Context, key: str = "", host: str = "") -> None:
-    """
-    Show every setting, its value, and the file it came from.
-
-    Secrets are hidden. No host is asked.
-    """
-    resolved = configuration(c, host or str(getattr(c, "original_host", "")))
-    for line in operations.config_lines(resolved, setting_rows(), key):
-        sys.stdout.write(line + "\n")
 
 
 @plain_task(help={"role": "Show those with this role only.", "limit": "Show these only: names with commas between."})

@@ -8,10 +8,16 @@ from importlib.resources import files
 __all__ = ["source"]
 
 _PARTS = {
+    "change_env": ("env_store", "env_lines"),
     "check_django": ("project",),
+    "compare_env": ("env_store", "env_lines"),
     "django_start": ("project", "schema"),
+    "generate_secrets": ("env_store",),
+    "list_env": ("env_store", "env_lines"),
     "migrate": ("project", "schema"),
     "reverse_plan": ("project", "schema"),
+    "survey": ("env_store",),
+    "tell_secrets": ("env_store",),
 }
 """What stands in front of a program, as it is sent alone and can import nothing of ours."""
 

@@ -9,16 +9,26 @@ ASSIGNMENT = re.compile(r"export (\w+)='((?:[^']|'\\'')*)'\n")
 
 def read_values(path):
     """Name to value, in the order of the file; empty if there is no file."""
+    return {name: value.replace("'\\''", "'") for name, value in ASSIGNMENT.findall(read_text(path))}
+
+
+def read_text(path):
+    """The text of a file, whatever its bytes are; empty if there is no file."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            text = file.read()
+            return file.read()
     except FileNotFoundError:
-        return {}
-    return {name: value.replace("'\\''", "'") for name, value in ASSIGNMENT.findall(text)}
+        return ""
 
 
 def write_values(path, values):
     """Replace the file as a whole; mode, owner and group of the one before stay, a new one is 0640 and its folder's owner's."""
+    lines = ["export %s='%s'\n" % (name, value.replace("'", "'\\''")) for name, value in values.items()]
+    write_text(path, "".join(lines))
+
+
+def write_text(path, text):
+    """The same for any text."""
     folder = os.path.dirname(path)
     try:
         before = os.stat(path, follow_symlinks=False)
@@ -29,12 +39,14 @@ def write_values(path, values):
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=".fabdjango.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            for name, value in values.items():
-                file.write("export %s='%s'\n" % (name, value.replace("'", "'\\''")))
+            file.write(text)
             file.flush()
             os.fchmod(file.fileno(), mode)
-            if os.geteuid() == 0:
-                os.fchown(file.fileno(), owner, group)
+            try:
+                # An owner who is not root can give it to groups of its own, such as the application's.
+                os.fchown(file.fileno(), owner if os.geteuid() == 0 else -1, group)
+            except PermissionError:
+                pass
             os.fsync(file.fileno())
         os.rename(temporary, path)
     except BaseException:

@@ -359,6 +359,8 @@ facts = {
     "tips": tips() if P["pushed"] else [],
     "managed": managed(),
     "shared_env": digest(os.path.join(ROOT, "shared", ".env")),
+    "generated": sorted(read_values(os.path.join(ROOT, "shared", "generated.env"))),  # noqa: F821 - of env_store
+    "generated_env": digest(os.path.join(ROOT, "shared", "generated.env")),
     "shared_local_settings": digest(os.path.join(ROOT, "shared", "local_settings.py")),
     "sha": SHA,
     "ref_kind": KIND,

@@ -95,6 +95,9 @@ def test_write_private() -> None:
         # settings: environment, settings and start scripts of the release
         chmod 750 '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango'
         mkdir -p -- '/srv/it'"'"'s here/releases/7-0123456789ab/it'"'"'s'
+        if [ -f '/srv/it'"'"'s here/shared/generated.env' ]; then
+          install -m 640 -- '/srv/it'"'"'s here/shared/generated.env' '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/generated.env'
+        fi
         if [ -f '/srv/it'"'"'s here/shared/.env' ]; then
           install -m 640 -- '/srv/it'"'"'s here/shared/.env' '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/shared.env'
         fi
@@ -105,11 +108,14 @@ def test_write_private() -> None:
 
 
 def test_write_private_with_own_settings() -> None:
-    """Nothing of shared is taken."""
+    """Nothing of shared is taken but what was made on the host."""
     settings = sample_settings(env_file="it's.env", local_settings="it's.py.j2")
     assert release.write_private(settings, LAYOUT, RELEASE, ()).body == shell("""
         chmod 750 '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango'
         mkdir -p -- '/srv/it'"'"'s here/releases/7-0123456789ab'
+        if [ -f '/srv/it'"'"'s here/shared/generated.env' ]; then
+          install -m 640 -- '/srv/it'"'"'s here/shared/generated.env' '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/generated.env'
+        fi
     """)
 
 

@@ -163,15 +163,22 @@ class Stage:
         """The operator's environment: nothing of this machine's but where programs are."""
         return {"HOME": str(self.operator), "PATH": os.environ["PATH"], "LANG": "C.UTF-8", **(more or {})}
 
-    def fab(self, *words: str, code: int = 0, environ: Mapping[str, str] | None = None, host: bool = True) -> Run:
-        """Run fab, hold it to an exit code, and keep its output for a search for secrets."""
+    def fab(
+        self,
+        *words: str,
+        code: int = 0,
+        environ: Mapping[str, str] | None = None,
+        host: bool = True,
+        typed: str = "",
+    ) -> Run:
+        """Run fab, with ``typed`` on its standard input, hold it to an exit code, and keep its output for a search for secrets."""
         if not (self.operator / "fabric.yaml").exists():
             self.configure()
         done = subprocess.run(
             self.command(*words, host=host),
             cwd=self.operator,
             env=self.environ(environ),
-            stdin=subprocess.DEVNULL,
+            input=typed,
             capture_output=True,
             text=True,
             timeout=PATIENCE,

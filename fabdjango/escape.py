@@ -48,6 +48,7 @@ __all__ = [
     "to_file",
     "when",
     "with_env",
+    "yaml_value",
 ]
 
 
@@ -325,6 +326,36 @@ def python_literal(value: object) -> str:
         return "{" + ", ".join(f"{python_literal(k)}: {python_literal(v)}" for k, v in value.items()) + "}"
     msg = f"{value!r}, a {type(value).__name__}, cannot be written as a Python literal"
     raise RefusedValueError(msg, cure="use text, a number, true or false, or a list or mapping of them")
+
+
+# --- YAML ----------------------------------------------------------------------
+
+# Whatever YAML may take for a number, a date, a truth value or nothing begins with a digit or a sign, or is one of these words.
+_PLAIN = re.compile(
+    r"(?!(?:true|false|yes|no|on|off|null|y|n)\Z)[A-Za-z/][A-Za-z0-9_./@+~-]*(?::[A-Za-z0-9_./@+~-]+)*", re.IGNORECASE
+)
+
+
+def yaml_value(value: object) -> str:
+    """YAML on one line, for a block or within brackets: text, whole numbers, truth values, and lists and mappings of them."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str):
+        return value if _PLAIN.fullmatch(value) else f'"{"".join(map(_yaml_character, value))}"'
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{yaml_value(k)}: {yaml_value(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(yaml_value, value)) + "]"
+    msg = f"{value!r}, a {type(value).__name__}, cannot be written as YAML"
+    raise RefusedValueError(msg, cure="use text, a number, true or false, or a list or mapping of them")
+
+
+def _yaml_character(char: str) -> str:
+    if char in '"\\':
+        return f"\\{char}"
+    return char if char.isprintable() else f"\\U{ord(char):08x}"
 
 
 # --- supervisor --------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 
 import jinja2
 
-from fabdjango.escape import Redactor, Secret, env_name, python_literal, quote, supervisor_value
+from fabdjango.escape import Redactor, Secret, env_name, python_literal, quote, supervisor_value, yaml_value
 from fabdjango.exceptions import ConfigError, FabdjangoError
 
 __all__ = ["Rendered", "Templates", "read_env", "template_root"]
@@ -97,7 +97,7 @@ class Templates:
             keep_trailing_newline=True,
             autoescape=False,  # noqa: S701
         )
-        self._jinja.filters.update(sh=quote, python=_python, supervisor=supervisor_value)
+        self._jinja.filters.update(sh=quote, python=_python, supervisor=supervisor_value, yaml=yaml_value)
 
     def render(self, name: str, **values: object) -> str:
         """The template ``name``, such as gunicorn/gunicorn.conf.py.j2, filled with ``values``."""

@@ -105,16 +105,28 @@ ROOMS: dict[str, set[str]] = {
     "tasking": {"session", "configuration", "escape"},
     "collection": {"namespaces", "session", "tasking", "configuration", "settings"},
     "testing": {"transport", "recording"},
+    "pythonsource": set(),
+    "pythonvalue": {"pythonsource"},
+    "requirements": {"pythonsource"},
+    "detection": {"pythonsource", "pythonvalue", "requirements"},
+    "checkout": {"detection", "localgit"},
+    "proposal": {"checkout", "detection", "pythonvalue", "escape", "inventory"},
+    "scaffold": {
+        *{"checkout", "detection", "proposal", "configuration", "inventory", "inventory_files", "settings"},
+        *{"recipes", "render", "escape"},
+    },
+    "__main__": {"scaffold", "version"},
     "fabdjango": {"collection", "version"},
 }
 # What comes from elsewhere, and in which rooms.
 GUESTS = {
     "fabric": {"login", "transport", "session"},
     "paramiko": {"login", "transport", "inventory_files"},
-    "invoke": {"session", "tasking", "collection", "namespaces", "recording", "inventory_files"},
+    "invoke": {"session", "tasking", "collection", "namespaces", "recording", "inventory_files", "scaffold"},
     "jinja2": {"render"},
     "rich": {"report", "board"},
     "asyncssh": {"testing"},
+    "tomli": {"requirements"},
 }
 
 
@@ -274,6 +286,11 @@ def test_builders_read_no_clock_and_no_environment() -> None:
         "detached",
         "diagnosis",
         "facts",
+        "pythonsource",
+        "pythonvalue",
+        "requirements",
+        "detection",
+        "proposal",
     }
     found = {module: sorted(set(imports(module)) & impure) for module in MODULES if room_of(module) in pure}
     assert {module: names for module, names in found.items() if names} == {}

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from invoke.vendor import yaml
 from supervisor.options import ServerOptions, UnhosedConfigParser  # type: ignore[import-untyped]
 
 from fabdjango import escape
@@ -49,6 +50,7 @@ from fabdjango.escape import (
     to_file,
     when,
     with_env,
+    yaml_value,
 )
 from fabdjango.exceptions import RefusedValueError
 
@@ -89,6 +91,24 @@ HOSTILE = (
 )
 # Text with a strong taste for what shells and parsers find special.
 special = st.text(st.sampled_from("ab \t\n'\"\\$`;#&|<>(){}[]*?!~%=-,:@/éß☃\r"), max_size=12)
+YAML_WORDS = (
+    "true",
+    "Yes",
+    "OFF",
+    "null",
+    "~",
+    "=",
+    "<<",
+    "1_0",
+    "0x1f",
+    "1:30",
+    "2024-01-01",
+    ".inf",
+    "-",
+    "- a",
+    "a: b",
+    "a #b",
+)
 texts = st.one_of(st.sampled_from(HOSTILE), special, st.text(max_size=12))
 carried = texts.filter(lambda text: "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text))
 names = st.text(string.ascii_letters + string.digits + "_", min_size=1, max_size=8).map("V".__add__)
@@ -285,6 +305,48 @@ def test_what_python_cannot_read_back(value: object) -> None:
     """A value without a literal is refused, also deep inside; nan and inf would be names that nobody defined."""
     with pytest.raises(RefusedValueError, match="cannot be written as a Python literal"):
         python_literal([{"it's": value}])
+
+
+# --- YAML -------------------------------------------------------------------------
+
+yaml_texts = st.one_of(
+    texts, st.text(" :,#[]{}&*!|>'\"%@`-?~.0123456789eExyYnNoOtrues/\n", max_size=10), st.sampled_from(YAML_WORDS)
+)
+yaml_values = st.recursive(
+    st.one_of(yaml_texts, st.integers(-(10**9), 10**9), st.booleans()),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(yaml_texts, inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+@given(value=yaml_values)
+@example(value={"it's": ['a "quoted" \\ word', "two\nlines", "☃", "😀", "\x85\u2028", 7, True, {"a:b": []}]})
+def test_yaml_reads_values_back(value: Any) -> None:
+    """The reader that fab takes for its files gives back what was written, on a line of its own and within brackets."""
+    text = yaml_value(value)
+    assert "\n" not in text
+    assert yaml.safe_load(  # type: ignore[no-untyped-call]
+        f"key: {text}  # it's a comment\nlist: [{text}, {{{yaml_value('it')}: {text}}}]\n"
+    ) == {
+        "key": value,
+        "list": [value, {"it": value}],
+    }
+
+
+def test_yaml_as_a_person_would_write_it() -> None:
+    """What needs no quotes has none."""
+    value = {"repository": "git@example.com:team/it's.git", "app": "blog.wsgi:application", "root": "/srv/b"}
+    assert yaml_value(value) == (
+        '{repository: "git@example.com:team/it\'s.git", app: blog.wsgi:application, root: /srv/b}'
+    )
+    assert yaml_value(["media/", 80, True, "yes", "3.10", ""]) == '[media/, 80, true, "yes", "3.10", ""]'
+
+
+@pytest.mark.parametrize("value", [1.5, None, b"a b", {1, 2}])
+def test_what_is_not_written_as_yaml(value: object) -> None:
+    """Nobody needs it in a setting."""
+    with pytest.raises(RefusedValueError, match="cannot be written as YAML"):
+        yaml_value([{"it's": value}])
 
 
 # --- supervisor -------------------------------------------------------------------

@@ -117,6 +117,7 @@ class Findings:
     media_root: Found | None = None
     media_url: Found | None = None
     workers: tuple[Worker, ...] = ()
+    broker: Found | None = None
     local_settings: Found | None = None
     problems: tuple[str, ...] = ()
 
@@ -175,6 +176,7 @@ class _Project:
             python=self.python(),
             database=self.database(),
             workers=self.workers(),
+            broker=self.broker(),
             local_settings=self.local_settings(),
             **self.security(),
             **self.files(),
@@ -474,6 +476,15 @@ class _Project:
             if place:
                 found.append(Worker(name, command, place))
         return tuple(found)
+
+    def broker(self) -> Found | None:
+        """What keeps the tasks of Celery: redis or amqp where that is known, else the setting's name."""
+        for name in ("CELERY_BROKER_URL", "CELERY_BROKER", "BROKER_URL"):
+            found = self.text_of(name)
+            if found:
+                scheme = found.value.partition("://")[0] if "://" in found.value else name
+                return Found({"rediss": "redis", "amqps": "amqp"}.get(scheme, scheme), found.place)
+        return None
 
     def celery(self) -> Found | None:
         """The module that makes a Celery application, as celery's -A takes it."""

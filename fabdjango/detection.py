@@ -123,9 +123,11 @@ class Findings:
 
 
 def manage_files(snapshot: Snapshot) -> tuple[str, ...]:
-    """Every manage.py of Django, those nearest to the top first."""
-    found = (path for path in snapshot.paths if posixpath.basename(path) == "manage.py")
-    ours = (path for path in found if "django" in (snapshot.read(path) or "").lower())
+    """Every manage.py of Django, those nearest to the top first; one that only calls something has a wsgi.py below to tell."""
+    entries = [path for path in snapshot.paths if posixpath.basename(path) in ("manage.py", "wsgi.py", "asgi.py")]
+    django = [path for path in entries if "django" in (snapshot.read(path) or "").lower()]
+    found = (path for path in entries if posixpath.basename(path) == "manage.py")
+    ours = (path for path in found if any(each.startswith(_below(posixpath.dirname(path))) for each in django))
     return tuple(sorted(ours, key=lambda path: (path.count("/"), path)))
 
 

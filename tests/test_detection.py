@@ -98,6 +98,7 @@ TOLD: dict[str, dict[str, Any]] = {
             "celery -A config.celery_app worker --loglevel INFO (config/celery_app.py line 6)",
             "celery -A config.celery_app beat --loglevel INFO (config/settings/base.py line 15)",
         ],
+        "broker": "redis (config/settings/base.py line 23)",
     },
     "below": {
         "named": "core.settings (backend/manage.py line 6)",
@@ -245,15 +246,17 @@ def test_nothing_of_the_project_is_run(tmp_path: Path) -> None:
 
 
 def test_which_files_are_a_manage_py_of_django() -> None:
-    """Those nearest to the top come first; another framework's is none."""
+    """Those nearest to the top come first; another framework's is none, and one that says nothing may have a wsgi.py that does."""
     files = {
+        "calls/manage.py": "import calls\n",
+        "calls/it/wsgi.py": ENTRY.format("wsgi", "it.settings"),
         "it's/manage.py": MANAGE.format("a.settings"),
         "a/b/manage.py": MANAGE.format("a.settings"),
         "manage.py": MANAGE.format("a.settings"),
         "flask/manage.py": "from flask_script import Manager\n",
         "xmanage.py": MANAGE.format("a.settings"),
     }
-    assert manage_files(snapshot(files)) == ("manage.py", "it's/manage.py", "a/b/manage.py")
+    assert manage_files(snapshot(files)) == ("manage.py", "calls/manage.py", "it's/manage.py", "a/b/manage.py")
 
 
 def settings_of(files: Mapping[str, str]) -> tuple[str, str]:

@@ -533,7 +533,7 @@ def test_version_and_help(tmp_path: Path) -> None:
     assert run(tmp_path, "--version").stdout == "fabdjango 0.1.0\n"
     shown = run(tmp_path, "--help")
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert same_as_golden("help.txt", shown.stdout + run(tmp_path, "init", "--help").stdout)
+    assert same_as_golden("init-help.txt", shown.stdout + run(tmp_path, "init", "--help").stdout)
     assert run(tmp_path).returncode == 2
 
 

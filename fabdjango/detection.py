@@ -87,7 +87,7 @@ class Findings:
 
     ``named`` is the settings module that a deploy takes from manage.py by
     itself, ``settings`` the one for a server. ``needed`` are variables without which the
-    settings cannot be imported. ``media_root`` is a path in the commit, or an absolute one.
+    settings cannot be imported. ``https`` is where they send everybody to https. ``media_root`` is a path in the commit, or an absolute one.
     """
 
     manage: str
@@ -110,6 +110,7 @@ class Findings:
     debug: Place | None = None
     debug_variable: Variable | None = None
     needed: tuple[Variable, ...] = ()
+    https: Place | None = None
     static_root: Found | None = None
     static_url: Found | None = None
     whitenoise: Place | None = None
@@ -345,6 +346,7 @@ class _Project:
     def security(self) -> dict[str, Any]:
         source = self.source
         secret, hosts, debug = (source.last(name) for name in ("SECRET_KEY", "ALLOWED_HOSTS", "DEBUG"))
+        redirect = source.last("SECURE_SSL_REDIRECT")
         secrets, allowed = variables_of("SECRET_KEY", source), variables_of("ALLOWED_HOSTS", source)
         literal = isinstance(secret.value, ast.Constant) and bool(secret.value.value) if secret else False
         listed = value_of_name("ALLOWED_HOSTS", source)
@@ -360,6 +362,7 @@ class _Project:
             if isinstance(listed, list)
             else (),
             "hosts_place": hosts.place if hosts else None,
+            "https": redirect.place if redirect and value_of_name("SECURE_SSL_REDIRECT", source) is True else None,
             "debug": debug.place if debug and debugging else None,
             "debug_variable": next(iter(variables_of("DEBUG", source)), None) if debugging else None,
             "needed": tuple(each for each in required_variables(source) if each.name not in settled),

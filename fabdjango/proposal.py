@@ -190,7 +190,7 @@ def _nginx(findings: Findings, answers: Answers) -> Entry:
             "the first is the site's own",
             bool(answers.domains),
         ),
-        Entry("tls", "none", "or files, with certificate and certificate_key", live=False),
+        Entry("tls", "letsencrypt", "https; or self-signed, or files. Without it there is http only", live=False),
     ]
     for key, found, usual in (("static_url", static, "/static/"), ("media_url", media, "/media/")):
         url = _served(found.value) if found else usual
@@ -399,6 +399,8 @@ def _settings_to_mend(findings: Findings, answers: Answers) -> Iterator[str]:
         yield f"SECRET_KEY is not set by {findings.settings_file}, nor by what it imports{own}"
     if findings.debug and not findings.debug_variable:
         yield f"DEBUG is True in {findings.debug}: DEBUG = False, at least where a server runs"
+    if findings.https:
+        yield f"SECURE_SSL_REDIRECT is on in {findings.https}, so that the site needs nginx: {{tls: letsencrypt}} or the like"
     if findings.settings_file and not findings.hosts:
         missing = [name for name in answers.domains if not _allows(findings.host_names, name)]
         where = str(findings.hosts_place or findings.settings_file)

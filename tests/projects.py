@@ -166,6 +166,7 @@ ALLOWED_HOSTS = ["localhost"]
 from .base import *
 from .base import env
 
+SECURE_SSL_REDIRECT = env.bool("DJANGO_SECURE_SSL_REDIRECT", default=True)
 SECRET_KEY = env("DJANGO_SECRET_KEY")
 ALLOWED_HOSTS = env.list("DJANGO_ALLOWED_HOSTS", default=["shop.example.com"])
 INSTALLED_APPS += ["anymail"]

@@ -282,12 +282,13 @@ written: fabric.yaml and fabfile.py
   packages      uv.lock
   database      postgresql (uv.lock line 12)
                 from DATABASE_URL (config/settings/base.py line 9)
-  SECRET_KEY    from DJANGO_SECRET_KEY (config/settings/production.py line 4)
+  SECRET_KEY    from DJANGO_SECRET_KEY (config/settings/production.py line 5)
   worker        celery -A config.celery_app worker --loglevel INFO (config/celery_app.py line 6)
   beat          celery -A config.celery_app beat --loglevel INFO (config/settings/base.py line 15)
 
 To mend before the first deploy:
   - the worker needs its broker on the host: redis, found in config/settings/base.py line 23
+  - SECURE_SSL_REDIRECT is on in config/settings/production.py line 4, so that the site needs nginx: {tls: letsencrypt} or the like
 
 Look through fabric.yaml and commit both files. Then:
   fab -H web1.example.com setup

@@ -40,6 +40,17 @@ try:
 except ImportError:
     fail("Django is not in the virtualenv", "list it in the project's requirements, or in fabdjango.venv.packages")
 
+if os.environ.get("DJANGO_CONFIGURATION"):
+    # The settings are a class, and only django-configurations knows how to make a module of it.
+    try:
+        from configurations import importer
+
+        importer.install()
+    except ImportError:
+        fail(
+            "DJANGO_CONFIGURATION is set, and django-configurations is not in the virtualenv",
+            "list it in the requirements",
+        )
 try:
     settings.INSTALLED_APPS
 except BaseException as error:

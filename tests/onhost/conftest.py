@@ -61,10 +61,11 @@ INITIAL = """migrations.CreateModel("Post", [
 
 @dataclasses.dataclass(frozen=True)
 class Project:
-    """A Django project with one app, called posts; ``databases`` is its DATABASES."""
+    """A Django project with one app, called posts; ``databases`` is its DATABASES, ``environ`` more variables."""
 
     path: Path
     databases: Mapping[str, Any]
+    environ: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def write(self, name: str, *operations: str, after: str = "", replaces: tuple[str, ...] = ()) -> None:
         """A migration made of operations, as Python source, after the one called ``after``."""
@@ -89,6 +90,7 @@ class Project:
             "DATABASES": json.dumps(self.databases),
             "TOLD": str(self.path / "told"),
             "GO": str(self.path / "go"),
+            **self.environ,
         }
 
     def start(self, name: str, **parameters: object) -> subprocess.Popen[str]:

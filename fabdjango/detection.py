@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fabdjango.pythonsource import Assigned, Place, Source, dotted, module_files, parse, read_source
+from fabdjango.pythonsource import Assigned, Place, Source, dotted, module_files, parse, place_in, read_source
 from fabdjango.pythonvalue import (
     TOP,
     UNKNOWN,
@@ -210,8 +210,10 @@ class _Project:
         """The survey of a host reads manage.py with this pattern, as it may have to do with an old Python."""
         text = self.snapshot.read(self.manage) or ""
         found = re.search(r"""DJANGO_SETTINGS_MODULE["'],\s*["']([\w.]+)["']""", text)
-        place = Place(self.manage, text.count("\n", 0, found.start(1)) + 1) if found else Place(self.manage)
-        return Found(found[1], named.place if named and named.value == found[1] else place) if found else None
+        if not found:
+            return None
+        same = named is not None and named.value == found[1]
+        return named if same else Found(found[1], place_in(self.manage, text, found.start(1)))
 
     def file_of(self, module: str) -> str:
         """The file of a module of the project, or an empty string."""
@@ -329,7 +331,7 @@ class _Project:
         text = self.snapshot.read(asgi) or ""
         routed = re.search(r"\b(ProtocolTypeRouter|FastAPI|Starlette|socketio)\b", text)
         if routed:
-            return Found(routed[1], Place(asgi, text.count("\n", 0, routed.start()) + 1))
+            return Found(routed[1], place_in(asgi, text, routed.start()))
         for package in ("uvicorn", "uvicorn-worker", "hypercorn", "channels", "daphne"):
             place = self.requirements.has(package)
             if place:
@@ -371,11 +373,11 @@ class _Project:
     def local_settings(self) -> Found | None:
         """A module that the settings take in if it is there."""
         for module, place in self.source.missing.items():
-            folder = posixpath.dirname(place.path)
-            below = module.lstrip(".").replace(".", "/")
-            if re.search(r"local|private|secret|host", below.rpartition("/")[2]):
-                start = folder if module.startswith(".") else self.folder
-                return Found(posixpath.normpath(posixpath.join(start, f"{below}.py")), place)
+            level = len(module) - len(module.lstrip("."))
+            start = posixpath.join(posixpath.dirname(place.path), "../" * (level - 1)) if level else self.folder
+            file = posixpath.normpath(posixpath.join(start, *module.lstrip(".").split("."))) + ".py"
+            if re.search(r"local|private|secret|host", posixpath.basename(file)):
+                return Found(file, place)
         return None
 
     # --- the database ------------------------------------------------------------
@@ -524,7 +526,7 @@ class _Project:
         named = re.search(r"\bbeat_schedule\b|\badd_periodic_task\b", text)
         place = scheduled.place if scheduled else None
         if not place and named:
-            place = Place(celery.place.path, text.count("\n", 0, named.start()) + 1)
+            place = place_in(celery.place.path, text, named.start())
         # The file in which it keeps what ran last must outlive releases.
         return Worker("beat", f"{command} --schedule celerybeat/schedule", place) if place else None
 

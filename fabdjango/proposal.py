@@ -232,6 +232,8 @@ def _venv(findings: Findings) -> Entry:
             "packages", ["gunicorn", "psycopg[binary]"], f"for PostgreSQL, and {listed.file} lists no driver"
         )
     below.append(packages)
+    if findings.settings_file.startswith(posixpath.join(posixpath.dirname(findings.manage), "src/")):
+        below.append(Entry("install_project", True, f"{findings.settings_file} is not beside manage.py"))
     for key, named in (("extras", extras), ("groups", listed.groups)):
         if named:
             below.append(Entry(key, list(named), f"found in {next(iter(named.values()))}"))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-__all__ = ["Assigned", "Place", "Source", "dotted", "module_files", "parse", "read_source"]
+__all__ = ["Assigned", "Place", "Source", "dotted", "module_files", "parse", "place_in", "read_source"]
 
 
 @dataclass(frozen=True, order=True)
@@ -27,6 +27,11 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.path} line {self.line}" if self.line else self.path
+
+
+def place_in(path: str, text: str, offset: int) -> Place:
+    """The line of a file's text that an offset is in."""
+    return Place(path, text.count("\n", 0, offset) + 1)
 
 
 @dataclass(frozen=True)
@@ -121,9 +126,9 @@ def dotted(node: ast.AST) -> str:
 
 
 def module_files(module: str, folder: str) -> tuple[str, str]:
-    """The two files that a module may be, as seen from a folder that imports start from."""
+    """The two files that a module may be, as seen from a folder that imports start from; as in Python, a package wins."""
     base = posixpath.join(folder, *module.split(".")) if module else folder or "."
-    return posixpath.normpath(f"{base}.py"), posixpath.normpath(f"{base}/__init__.py")
+    return posixpath.normpath(f"{base}/__init__.py"), posixpath.normpath(f"{base}.py")
 
 
 def read_source(path: str, read: Callable[[str], str | None], folders: Sequence[str], paths: Iterable[str]) -> Source:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fabdjango.pythonsource import Place, dotted, parse
+from fabdjango.pythonsource import Place, dotted, parse, place_in
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -104,7 +104,7 @@ def read_packages(path: str, read: Read, seen: frozenset[str] = frozenset()) -> 
     text = read(path) or ""
     name = posixpath.basename(path)
     if name in ("uv.lock", "pylock.toml"):
-        return {normal(found[1]): Place(path, _line(text, found.start(1))) for found in _LOCKED.finditer(text)}
+        return {normal(found[1]): place_in(path, text, found.start(1)) for found in _LOCKED.finditer(text)}
     if name == "pyproject.toml":
         return _listed(_dependencies(_toml(text)), path, text)
     if name == "setup.py":
@@ -122,10 +122,6 @@ _NAME = re.compile(
 def normal(name: str) -> str:
     """A package's name as indexes compare it."""
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _line(text: str, offset: int) -> int:
-    return text.count("\n", 0, offset) + 1
 
 
 def _of_lines(path: str, text: str, read: Read, seen: frozenset[str]) -> Packages:
@@ -147,7 +143,7 @@ def _listed(names: Iterable[str], path: str, text: str) -> Packages:
         named = _NAME.match(requirement)
         if named:
             at = re.search(rf"""(?:["']|^\s*){re.escape(named[1])}\b""", text, re.MULTILINE)
-            found.setdefault(normal(named[1]), Place(path, _line(text, at.end()) if at else 0))
+            found.setdefault(normal(named[1]), place_in(path, text, at.end()) if at else Place(path))
     return found
 
 
@@ -185,7 +181,7 @@ def _optional(path: str, read: Read, *keys: str) -> dict[str, Packages]:
 def _places(named: Iterable[str], path: str, read: Read) -> dict[str, Place]:
     text = read(path) or ""
     found = {name: re.search(rf"""^\s*["']?{re.escape(name)}["']?\s*=""", text, re.MULTILINE) for name in named}
-    return {name: Place(path, _line(text, at.end()) if at else 0) for name, at in found.items()}
+    return {name: place_in(path, text, at.end()) if at else Place(path) for name, at in found.items()}
 
 
 def _of_setup(text: str) -> list[str]:
@@ -222,7 +218,7 @@ def wanted_python(read: Read, paths: Collection[str]) -> tuple[str, Place] | Non
     for path, pattern in _PYTHONS:
         found = re.search(pattern, read(path) or "", re.MULTILINE) if path in paths else None
         if found:
-            return found[1].strip(), Place(path, _line(found.string, found.start(1)))
+            return found[1].strip(), place_in(path, found.string, found.start(1))
     return None
 
 

@@ -363,10 +363,9 @@ class Production(Common):
 # --- one setting ----------------------------------------------------------------------
 
 
-def with_settings(text: str, **more: str) -> Findings:
-    """A project with these settings; ``more`` are other files, with __ for a slash and ___ for a dot."""
-    files = {name.replace("___", ".").replace("__", "/"): each for name, each in more.items()}
-    return found({"manage.py": MANAGE.format("a.settings"), "a/settings.py": text, **files})
+def with_settings(text: str, more: Mapping[str, str] | None = None) -> Findings:
+    """A project with these settings, and more files."""
+    return found({"manage.py": MANAGE.format("a.settings"), "a/settings.py": text, **(more or {})})
 
 
 @pytest.mark.parametrize(
@@ -415,8 +414,10 @@ def test_names_that_are_imported_from_a_file_of_ones_own() -> None:
     """They count, what they are made of is followed, and what else that file assigns does not count."""
     findings = with_settings(
         "from .paths import BASE, MEDIA as MEDIA_ROOT\nSTATIC_ROOT = BASE / 'static'\n",
-        a__paths___py="from pathlib import Path\nBASE = Path(__file__).parent\nUP = 'up loads'\nMEDIA = BASE / UP\nSECRET_KEY = 'x'\n",
-        a____init_____py="",
+        {
+            "a/__init__.py": "",
+            "a/paths.py": "from pathlib import Path\nBASE = Path(__file__).parent\nUP = 'up loads'\nMEDIA = BASE / UP\nSECRET_KEY = 'x'\n",
+        },
     )
     assert told(findings)["static_root"] == "a/static (a/settings.py line 2)"
     assert told(findings)["media_root"] == "a/up loads (a/paths.py line 4)"
@@ -427,8 +428,7 @@ def test_settings_in_components() -> None:
     """django-split-settings."""
     findings = with_settings(
         "from split_settings.tools import include\ninclude('parts/*.py')\n",
-        a__parts__one___py="SECRET_KEY = 'x'\n",
-        a__parts__two___py="STATIC_URL = '/it/'\n",
+        {"a/parts/one.py": "SECRET_KEY = 'x'\n", "a/parts/two.py": "STATIC_URL = '/it/'\n"},
     )
     assert (told(findings)["secret_literal"], told(findings)["static_url"]) == (
         "a/parts/one.py line 1",
@@ -547,6 +547,8 @@ def test_a_local_module() -> None:
     assert told(with_settings("try:\n  from a.local_settings import *\nexcept ImportError: pass"))[
         "local_settings"
     ] == ("a/local_settings.py (a/settings.py line 2)")
+    up = {"a/settings/__init__.py": "try:\n  from ..local import *\nexcept ImportError: pass"}
+    assert told(with_settings("", up))["local_settings"] == "a/local.py (a/settings/__init__.py line 2)"
     assert told(with_settings("try:\n  from .settings_local import *\nexcept ImportError: pass"))["local_settings"] == (
         "a/settings_local.py (a/settings.py line 2)"
     )
@@ -586,10 +588,10 @@ def test_other_queues() -> None:
 
 def test_asgi_where_both_are_there() -> None:
     """An asgi.py alone says nothing, as every project has one; what makes it needed does."""
-    files = {"a__asgi___py": ENTRY.format("asgi", "a.settings"), "a__wsgi___py": ENTRY.format("wsgi", "a.settings")}
-    assert with_settings("", **files).interface is None
-    assert told(with_settings("", **files, requirements___txt="django\nuvicorn[standard]\n"))["interface"] == (
+    files = {"a/asgi.py": ENTRY.format("asgi", "a.settings"), "a/wsgi.py": ENTRY.format("wsgi", "a.settings")}
+    assert with_settings("", files).interface is None
+    assert told(with_settings("", {**files, "requirements.txt": "django\nuvicorn[standard]\n"}))["interface"] == (
         "uvicorn (requirements.txt line 2)"
     )
-    files["a__asgi___py"] += "app = ProtocolTypeRouter({})\n"
-    assert told(with_settings("", **files))["interface"] == "ProtocolTypeRouter (a/asgi.py line 7)"
+    files["a/asgi.py"] += "app = ProtocolTypeRouter({})\n"
+    assert told(with_settings("", files))["interface"] == "ProtocolTypeRouter (a/asgi.py line 7)"

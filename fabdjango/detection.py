@@ -11,7 +11,7 @@ import ast
 import functools
 import posixpath
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from fabdjango.pythonvalue import (
     TOP,
     UNKNOWN,
     Variable,
-    required_variables,
+    every_variable,
     value_of,
     value_of_name,
     variables_in,
@@ -28,7 +28,7 @@ from fabdjango.pythonvalue import (
 )
 from fabdjango.requirements import Requirements, find_requirements, wanted_python
 
-__all__ = ["Database", "Findings", "Found", "Snapshot", "Worker", "detect", "manage_files"]
+__all__ = ["Database", "Findings", "Found", "Service", "Snapshot", "Worker", "detect", "manage_files"]
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,31 @@ class Database:
     The default database.
 
     ``engine`` is postgresql, mysql, sqlite or another, ``url`` the variable that
-    holds its URL. ``parts`` maps variables to what they hold of it: engine,
-    name, user, password, host or port. ``path`` is the file of SQLite in the commit.
+    holds its URL. ``parts`` maps variables to what they hold of it: engine (if it has to be told),
+    name, user, password, host or port; ``name`` and ``user`` are those that are
+    written down. ``path`` is the file of SQLite in the commit, ``gis`` is True for GeoDjango.
     """
 
     engine: Found | None = None
     url: Found | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
+    user: str = ""
     path: str = ""
+    gis: bool = False
+
+
+@dataclass(frozen=True)
+class Service:
+    """
+    A server beside the database, redis or amqp, and where settings speak of it.
+
+    ``variable`` is what tells them its address, empty where they look on their own machine by themselves.
+    """
+
+    kind: str
+    place: Place
+    variable: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,6 +136,7 @@ class Findings:
     media_url: Found | None = None
     workers: tuple[Worker, ...] = ()
     broker: Found | None = None
+    services: tuple[Service, ...] = ()
     local_settings: Found | None = None
     problems: tuple[str, ...] = ()
 
@@ -167,6 +185,7 @@ class _Project:
             ]
         configuration = self.choose_configuration(class_name)
         app, interface = self.application(settings)
+        celery = self.celery()
         return Findings(
             manage=self.manage,
             named=self.seen_by_a_deploy(named),
@@ -178,8 +197,9 @@ class _Project:
             requirements=self.requirements,
             python=self.python(),
             database=self.database(),
-            workers=self.workers(),
+            workers=self.workers(celery),
             broker=self.broker(),
+            services=tuple(self.services(celery)),
             local_settings=self.local_settings(),
             **self.security(),
             **self.files(),
@@ -367,7 +387,7 @@ class _Project:
             "https": redirect.place if redirect and value_of_name("SECURE_SSL_REDIRECT", source) is True else None,
             "debug": debug.place if debug and debugging else None,
             "debug_variable": next(iter(variables_of("DEBUG", source)), None) if debugging else None,
-            "needed": tuple(each for each in required_variables(source) if each.name not in settled),
+            "needed": tuple(each for each, _ in every_variable(source) if each.required and each.name not in settled),
         }
 
     def local_settings(self) -> Found | None:
@@ -406,14 +426,23 @@ class _Project:
         if literal:
             return Database(Found(_engine(literal[1]), at.place))
         values = _entries(node, self.source, at) if len(keys) < 2 else {str(keys[1]): node}
-        engine = value_of(values.get("ENGINE"), self.source, at)
-        place = Place(at.place.path, getattr(values.get("ENGINE"), "lineno", at.place.line))
-        name = value_of(values.get("NAME"), self.source, at)
+        engine, name, user = (value_of(values.get(key), self.source, at) for key in ("ENGINE", "NAME", "USER"))
+        found = Found(_engine(engine) if isinstance(engine, str) else "", _place_of(values.get("ENGINE"), at))
+        parts = self.parts_of(values, at)
+        if "engine" in parts.values():
+            # A variable chooses; what a server has is what a driver is installed for.
+            chosen = self.driver() if found.value in ("", "sqlite") else None
+            parts = {name: part for name, part in parts.items() if part != "engine" or chosen}
+            found = Found(chosen.value, found.place) if chosen else found
+        is_file = found.value == "sqlite"
         return Database(
-            Found(_engine(engine), place) if isinstance(engine, str) and engine else None,
+            found if found.value else None,
             None,
-            self.parts_of(values, at),
-            self.sqlite_path(name) if isinstance(engine, str) and _engine(engine) == "sqlite" else "",
+            parts,
+            name if isinstance(name, str) and not is_file and "name" not in parts.values() else "",
+            user if isinstance(user, str) and "user" not in parts.values() else "",
+            self.sqlite_path(name) if is_file else "",
+            "gis" in str(engine),
         )
 
     def by_url(self, url: Variable, at: Assigned) -> Database:
@@ -423,7 +452,8 @@ class _Project:
         driver = self.driver()
         engine = driver or (Found(_engine(scheme), url.place) if scheme else None)
         path = str(default).partition(":///")[2] if scheme.startswith("sqlite") and not driver else ""
-        return Database(engine, Found(url.name, url.place), {}, self.sqlite_path(path) if path else "")
+        path = self.sqlite_path(path) if path else ""
+        return Database(engine, Found(url.name, url.place), path=path, gis="gis" in scheme)
 
     def driver(self) -> Found | None:
         for engine, packages in _DRIVERS.items():
@@ -470,9 +500,8 @@ class _Project:
 
     # --- workers ---------------------------------------------------------------------
 
-    def workers(self) -> tuple[Worker, ...]:
+    def workers(self, celery: Found | None) -> tuple[Worker, ...]:
         found: list[Worker] = []
-        celery = self.celery()
         if celery:
             found.append(Worker("worker", f"celery -A {celery.value} worker --loglevel INFO", celery.place))
             beat = self.beat(celery)
@@ -485,13 +514,35 @@ class _Project:
         return tuple(found)
 
     def broker(self) -> Found | None:
-        """What keeps the tasks of Celery: redis or amqp where that is known, else the setting's name."""
-        for name in ("CELERY_BROKER_URL", "CELERY_BROKER", "BROKER_URL"):
-            found = self.text_of(name)
-            if found:
-                scheme = found.value.partition("://")[0] if "://" in found.value else name
-                return Found({"rediss": "redis", "amqps": "amqp"}.get(scheme, scheme), found.place)
-        return None
+        """The setting that says where the tasks of Celery are kept."""
+        names = ("CELERY_BROKER_URL", "CELERY_BROKER", "BROKER_URL")
+        return next((Found(name, each.place) for name in names if (each := self.source.last(name))), None)
+
+    def services(self, celery: Found | None) -> Iterator[Service]:
+        """By the variables that hold an address, by what is written down, and by what Celery is installed with."""
+        found, sources = set[str](), [self.source]
+        if celery:
+            # Its broker may be named where it is made.
+            sources.append(read_source(celery.place.path, self.snapshot.read, self.folders, self.snapshot.paths))
+        for variable, default in [each for source in sources for each in _addresses(source)]:
+            kind = self.kind_of(default or variable.name)
+            if kind:
+                found.add(kind)
+                yield Service(kind, variable.place, "" if _LOCAL.match(default) else variable.name)
+        texts = {"redis": r"rediss?://.*|.*\.RedisCache|channels_redis\..*", "amqp": r"amqps?://.*"}
+        for kind in [each for each in texts if each not in found]:
+            places = [source.text_in(r"\w+", texts[kind]) for source in sources]
+            place = next(filter(None, places), None) or (self.requirements.has(f"celery[{kind}]") if celery else None)
+            if place:
+                yield Service(kind, place)
+
+    def kind_of(self, address: str) -> str:
+        """Redis or amqp, by an address or by the name of its variable; else by the client that is installed."""
+        known = re.search(r"redis|amqp|rabbit", address.lower())
+        if known:
+            return "redis" if known[0] == "redis" else "amqp"
+        has_redis = "://" not in address and self.requirements.has("redis", "celery[redis]", "django-redis")
+        return "redis" if has_redis else ""
 
     def celery(self) -> Found | None:
         """The module that makes a Celery application, as celery's -A takes it."""
@@ -531,6 +582,8 @@ class _Project:
         return Worker("beat", f"{command} --schedule celerybeat/schedule", place) if place else None
 
 
+_ADDRESS = re.compile(r"(\w+_)?(REDIS|BROKER|AMQP|RABBITMQ)(_\w+)?_UR[LI]|(CELERY_)?BROKER")
+_LOCAL = re.compile(r"\w+://(\S*@)?(localhost|127\.0\.0\.1)\b")
 _SCHEDULES = ("CELERY_BEAT_SCHEDULE", "CELERYBEAT_SCHEDULE")
 _DRIVERS = {
     "postgresql": ("psycopg", "psycopg2", "psycopg2-binary", "psycopg-binary", "psycopg-c"),
@@ -557,6 +610,10 @@ def _is_aside(path: str) -> bool:
 
 def _string(node: ast.expr) -> str:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def _place_of(node: ast.expr | None, at: Assigned) -> Place:
+    return Place(at.place.path, node.lineno) if node else at.place
 
 
 def _entry(node: ast.Dict, key: str) -> ast.expr | None:
@@ -595,6 +652,13 @@ def _in_commit(text: str) -> str:
     """A path of the commit from an evaluated one, or an empty string for one that is elsewhere."""
     path = posixpath.normpath(text)
     return path.removeprefix(f"{TOP}/") if path.startswith(f"{TOP}/") else ""
+
+
+def _addresses(source: Source) -> Iterator[tuple[Variable, str]]:
+    """The variables that hold the address of a service, with the one that is taken without them."""
+    for variable, at in every_variable(source):
+        if _ADDRESS.fullmatch(variable.name):
+            yield variable, str(value_of(variable.default, source, at)) if variable.default else ""
 
 
 def _separator(hosts: Assigned | None) -> str:

@@ -11,7 +11,7 @@ import ipaddress
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fabdjango.checkout import Checkout
@@ -19,6 +19,7 @@ from fabdjango.detection import Findings, Found
 from fabdjango.escape import yaml_value
 from fabdjango.inventory import split_address
 from fabdjango.pythonvalue import Variable
+from fabdjango.settings import setting_rows
 
 __all__ = ["Answers", "Entry", "Line", "likely_domains", "lines_of", "live_values", "name_of", "problems_of", "propose"]
 
@@ -108,7 +109,7 @@ def _is_domain(name: str) -> bool:
 
 
 def propose(findings: Findings, checkout: Checkout, answers: Answers) -> tuple[Entry, ...]:
-    """Every entry of the file, in its order."""
+    """Every entry of the file that there is a setting for, in its order."""
     found = (
         Entry("project", answers.project, f"names /srv/{answers.project} on the host, and the programs"),
         *_source(checkout),
@@ -119,13 +120,17 @@ def propose(findings: Findings, checkout: Checkout, answers: Answers) -> tuple[E
         _venv(findings),
         _django(findings),
         _gunicorn(findings),
+        *_database(findings),
+        *_secrets(findings),
         *_environment(findings, answers),
         *_settings_files(findings),
         *_shared(findings, checkout),
         *_processes(findings),
         _health(findings),
+        _server(findings),
     )
-    return tuple(each for each in found if each.below or each.value is not None)
+    known = {row.key.split(".")[0] for row in setting_rows()} | {"hosts"}
+    return tuple(each for each in found if each.key in known and (each.below or each.value is not None))
 
 
 def _at(found: Found | Variable | None) -> str:
@@ -136,7 +141,8 @@ def _source(checkout: Checkout) -> Iterator[Entry]:
     """Where commits come from, and which branch."""
     remote = checkout.remote
     if remote.address:
-        yield Entry("repository", remote.address, f"the remote {remote.name}, as a host fetches from it; needs its key")
+        needs = "has to be public" if remote.address.startswith("http") else "needs its deploy key"
+        yield Entry("repository", remote.address, f"the remote {remote.name}, as a host fetches from it; {needs}")
         yield Entry(
             "git", {"transfer": "push"}, "or this: commits come from your clone, and hosts need no key", live=False
         )
@@ -284,6 +290,59 @@ def _gunicorn(findings: Findings) -> Entry:
     return Entry("gunicorn", below=tuple(below))
 
 
+def _database(findings: Findings) -> Iterator[Entry]:
+    """The database that setup makes, where the settings can be told its password."""
+    found = findings.database
+    if not found.engine or found.engine.value not in ("postgresql", "mysql"):
+        return
+    variables = {name: part for name, part in found.parts.items() if part != "engine"}
+    if found.url and found.url.value != "DATABASE_URL":
+        variables = {found.url.value: "url"}
+    below = [Entry("engine", found.engine.value, f"made on the host; {_at(found.engine)}")]
+    fixed = {"name": found.name, "user": found.user}
+    below += [Entry(key, fixed[key], "as the settings have it") for key in fixed if _IDENTIFIER.fullmatch(fixed[key])]
+    if variables or not found.url:
+        below.append(Entry("variables", variables, "by which the settings learn of it"))
+    if not _takes_a_password(findings):
+        below = [replace(each, live=False) for each in below[:1]]
+    yield Entry("database", below=tuple(below))
+
+
+_IDENTIFIER = re.compile(r"[a-z0-9_][a-z0-9_-]{0,62}")
+
+
+def _takes_a_password(findings: Findings) -> bool:
+    return bool(findings.database.url) or "password" in findings.database.parts.values()
+
+
+def _secrets(findings: Findings) -> Iterator[Entry]:
+    """Variables that are secret; those that nobody but the operator has are proposed from there."""
+    key = findings.secret_key
+    below = [Entry(key.name, "generate", f"SECRET_KEY, made on the host; {_at(key)}")] if key else []
+    below += [
+        Entry(each.name, {"variable": each.name}, f"needed by {each.place}; or {{command: pass show …}}", live=False)
+        for each in _needed(findings)
+        if _is_secret(each.name)
+    ]
+    if below:
+        yield Entry("secrets", below=tuple(below))
+
+
+def _needed(findings: Findings) -> list[Variable]:
+    """What the settings cannot do without, and nothing else here gives."""
+    given = {*findings.database.parts, *(each.variable for each in findings.services)}
+    if findings.database.url:
+        given.add(findings.database.url.value)
+    return [each for each in findings.needed if each.name not in given]
+
+
+def _is_secret(name: str) -> bool:
+    return bool(re.search(r"(^|_)(KEY|SECRET|TOKEN|PASSWORD|PASSWD|PASS|DSN|CREDENTIALS?)(_|$)", name))
+
+
+_LOCAL = {"redis": "redis://127.0.0.1:6379/0", "amqp": "amqp://127.0.0.1"}
+
+
 def _environment(findings: Findings, answers: Answers) -> Iterator[Entry]:
     """Variables that are not secret."""
     below = []
@@ -295,21 +354,58 @@ def _environment(findings: Findings, answers: Answers) -> Iterator[Entry]:
     debug = findings.debug_variable
     if debug:
         below.append(Entry(debug.name, "False", f"DEBUG is on without it, {_at(debug)}", live=debug.kind == "bool"))
+    below += [
+        Entry(
+            name,
+            f"django.db.backends.{findings.database.engine.value}",
+            f"chosen by it, {_at(findings.database.engine)}",
+        )
+        for name, part in findings.database.parts.items()
+        if part == "engine" and findings.database.engine
+    ]
+    below += [
+        Entry(each.variable, _LOCAL[each.kind], f"on the host; found in {each.place}")
+        for each in findings.services
+        if each.variable
+    ]
     taken = {each.key for each in below}
     below += [
-        Entry(each.name, "", f"needed by {each.place}; for a secret see env_file", live=False)
-        for each in findings.needed
-        if each.name not in taken
+        Entry(each.name, "", f"needed by {each.place}", live=False)
+        for each in _needed(findings)
+        if each.name not in taken and not _is_secret(each.name)
     ]
     if below:
         yield Entry("environment", below=tuple(below))
 
 
+def _server(findings: Findings) -> Entry:
+    """What setup does beyond its own."""
+    reasons: dict[str, str] = {}
+    for service in findings.services:
+        reasons.setdefault(
+            {"redis": "redis-server", "amqp": "rabbitmq-server"}[service.kind], f"{service.kind}, {service.place}"
+        )
+    for names, packages in _BUILT:
+        place = findings.requirements.has(*names)
+        if place:
+            reasons.update({each: f"{names[0]} is built, {place}" for each in packages if each not in reasons})
+    if findings.database.gis:
+        reasons["gdal-bin"] = f"GeoDjango, {_at(findings.database.engine)}"
+    below = [Entry("packages", list(reasons), "; ".join(dict.fromkeys(reasons.values())))] if reasons else []
+    below.append(Entry("firewall", "ufw", "shuts all ports but 80, 443 and that of SSH", live=False))
+    below.append(Entry("updates", True, "lets the host install security updates by itself", live=False))
+    return Entry("server", below=tuple(below))
+
+
+_BUILT = (
+    (("psycopg2", "psycopg[c]", "psycopg-c"), ("gcc", "python3-dev", "libpq-dev")),
+    (("mysqlclient",), ("gcc", "python3-dev", "pkg-config", "default-libmysqlclient-dev")),
+    (("python-ldap",), ("gcc", "python3-dev", "libldap2-dev", "libsasl2-dev")),
+)
+
+
 def _settings_files(findings: Findings) -> Iterator[Entry]:
-    """Templates on the operator's side."""
-    yield Entry(
-        "env_file", "deploy/production.env.j2", "NAME=value lines for secrets, from your own environment", live=False
-    )
+    """A settings module of the host's own, where the settings import one."""
     local = findings.local_settings
     if local:
         yield Entry("local_settings", "deploy/local_settings.py.j2", f"imported by {local.place}", live=False)
@@ -386,7 +482,7 @@ def _packages_to_mend(findings: Findings, checkout: Checkout) -> Iterator[str]:
     engine = findings.database.engine
     if engine and engine.value == "mysql" and not listed.has("mysqlclient", "pymysql"):
         yield f"{engine.place} takes MySQL, and {listed.file or 'no file'} lists no driver such as mysqlclient"
-    if findings.broker and findings.workers:
+    if findings.broker and findings.workers and not findings.services:
         yield f"the worker needs its broker on the host: {findings.broker.value}, {_at(findings.broker)}"
 
 
@@ -399,6 +495,19 @@ def _settings_to_mend(findings: Findings, answers: Answers) -> Iterator[str]:
     if findings.settings_file and not findings.secret:
         own = f"; {findings.local_settings.value} may do so" if findings.local_settings else ""
         yield f"SECRET_KEY is not set by {findings.settings_file}, nor by what it imports{own}"
+    database = findings.database
+    if database.engine and database.engine.value in ("postgresql", "mysql") and not _takes_a_password(findings):
+        yield (
+            f"DATABASES has no variable for the password, {_at(database.engine)}: take it from the environment, "
+            "and name the variable under database: variables:"
+        )
+    if database.gis and database.engine and database.engine.value == "postgresql":
+        yield f"PostGIS has to be made by hand, {_at(database.engine)}: apt-get install postgresql-postgis, CREATE EXTENSION postgis"
+    taken = {findings.debug_variable.name} if findings.debug_variable else set()
+    lacking = [each.name for each in _needed(findings) if each.name not in taken]
+    if lacking:
+        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+        yield f"the settings cannot be imported without {', '.join(lacking[:5])}{more}: see secrets: and environment:"
     if findings.debug and not findings.debug_variable:
         yield f"DEBUG is True in {findings.debug}: DEBUG = False, at least where a server runs"
     if findings.https:

@@ -10,7 +10,7 @@ import ast
 import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ __all__ = [
     "TOP",
     "UNKNOWN",
     "Variable",
-    "required_variables",
+    "every_variable",
     "value_of",
     "value_of_name",
     "variables_in",
@@ -79,14 +79,20 @@ def variables_in(node: ast.expr, source: Source, at: Assigned, depth: int = 0) -
     return [each for each in found if each]
 
 
-def required_variables(source: Source) -> list[Variable]:
-    """Those without which the module cannot be imported, once each; what is only read under a condition is none of them."""
-    found: dict[str, Variable] = {}
+def every_variable(source: Source) -> list[tuple[Variable, Assigned]]:
+    """
+    All that the module reads, once each, with the assignment that does.
+
+    One that is only read under a condition is not required.
+    """
+    found: dict[str, tuple[Variable, Assigned]] = {}
     for each in source.assigned:
-        for part in ast.walk(each.value) if each.sure and not each.within else ():
+        for part in ast.walk(each.value) if not each.within else ():
             variable = _variable(part, source, each) if isinstance(part, (ast.Call, ast.Subscript)) else None
-            if variable and variable.required and not _is_conditional(part, each.value):
-                found.setdefault(variable.name, variable)
+            if variable and variable.required and (not each.sure or _is_conditional(part, each.value)):
+                variable = replace(variable, required=False)
+            if variable and not (variable.name in found and found[variable.name][0].required):
+                found[variable.name] = (variable, each)
     return list(found.values())
 
 

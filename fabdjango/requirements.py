@@ -48,6 +48,9 @@ Read = Callable[[str], "str | None"]
 Packages = dict[str, Place]
 
 
+_EXTRAS = re.compile(r"\s*\[([^\]]*)\]")
+
+
 @dataclass(frozen=True)
 class Requirements:
     """
@@ -132,8 +135,17 @@ def _of_lines(path: str, text: str, read: Read, seen: frozenset[str]) -> Package
             below = posixpath.normpath(posixpath.join(posixpath.dirname(path), nested[1].strip("'\"")))
             found = {**read_packages(below, read, seen), **found}
         elif named:
-            found.setdefault(normal(named[1]), Place(path, number))
+            _keep(found, line, named, Place(path, number))
     return found
+
+
+def _keep(found: Packages, requirement: str, named: re.Match[str], place: Place) -> None:
+    """Take a package in, and each of its extras as name[extra]."""
+    name = normal(named[1])
+    found.setdefault(name, place)
+    extras = _EXTRAS.match(requirement, named.end(1))
+    for extra in extras[1].split(",") if extras else ():
+        found.setdefault(f"{name}[{normal(extra.strip())}]", place)
 
 
 def _listed(names: Iterable[str], path: str, text: str) -> Packages:
@@ -143,7 +155,7 @@ def _listed(names: Iterable[str], path: str, text: str) -> Packages:
         named = _NAME.match(requirement)
         if named:
             at = re.search(rf"""(?:["']|^\s*){re.escape(named[1])}\b""", text, re.MULTILINE)
-            found.setdefault(normal(named[1]), place_in(path, text, at.end()) if at else Place(path))
+            _keep(found, requirement, named, place_in(path, text, at.end()) if at else Place(path))
     return found
 
 

@@ -317,5 +317,7 @@ def _summary(findings: Findings) -> Iterator[tuple[str, str]]:
         yield "", f"from {database.url.value} ({database.url.place})"
     if findings.secret_key:
         yield "SECRET_KEY", f"from {findings.secret_key.name} ({findings.secret_key.place})"
+    for service in findings.services:
+        yield service.kind, f"from {service.variable} ({service.place})" if service.variable else f"({service.place})"
     for worker in findings.workers:
         yield worker.name, f"{worker.command} ({worker.place})"

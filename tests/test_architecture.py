@@ -110,7 +110,7 @@ ROOMS: dict[str, set[str]] = {
     "requirements": {"pythonsource"},
     "detection": {"pythonsource", "pythonvalue", "requirements"},
     "checkout": {"detection", "localgit"},
-    "proposal": {"checkout", "detection", "pythonvalue", "escape", "inventory"},
+    "proposal": {"checkout", "detection", "pythonvalue", "escape", "inventory", "settings"},
     "scaffold": {
         *{"checkout", "detection", "proposal", "configuration", "inventory", "inventory_files", "settings"},
         *{"recipes", "render", "escape"},

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from fabdjango.detection import Database, Findings, Found, Snapshot, Worker, detect, manage_files
+from fabdjango.detection import Database, Findings, Found, Service, Snapshot, Worker, detect, manage_files
 from fabdjango.pythonsource import Place
 from fabdjango.pythonvalue import Variable
 from fabdjango.requirements import Requirements
@@ -38,6 +40,8 @@ def told(findings: Findings) -> dict[str, Any]:
 def _told(value: Any) -> Any:
     if isinstance(value, (Found, Worker)):
         return f"{value.command if isinstance(value, Worker) else value.value} ({value.place})"
+    if isinstance(value, Service):
+        return f"{value.kind}{' at ' if value.variable else ''}{value.variable} ({value.place})"
     if isinstance(value, Variable):
         return f"{value.name}, {value.kind}{', required' if value.required else ''} ({value.place})"
     if isinstance(value, Place):
@@ -99,7 +103,8 @@ TOLD: dict[str, dict[str, Any]] = {
             "celery -A config.celery_app worker --loglevel INFO (config/celery_app.py line 6)",
             "celery -A config.celery_app beat --loglevel INFO (config/settings/base.py line 15)",
         ],
-        "broker": "redis (config/settings/base.py line 23)",
+        "broker": "CELERY_BROKER_URL (config/settings/base.py line 23)",
+        "services": ["redis at REDIS_URL (config/settings/base.py line 22)"],
     },
     "below": {
         "named": "core.settings (backend/manage.py line 6)",
@@ -161,7 +166,7 @@ TOLD: dict[str, dict[str, Any]] = {
         "requirements": {
             "file": "requirements.txt",
             "auto": True,
-            "packages": ["celery", "dj-database-url", "django", "gunicorn", "psycopg2", "whitenoise"],
+            "packages": ["celery", "celery[redis]", "dj-database-url", "django", "gunicorn", "psycopg2", "whitenoise"],
         },
         "python": "3.12.4 (runtime.txt line 1)",
         "database": {
@@ -180,6 +185,7 @@ TOLD: dict[str, dict[str, Any]] = {
             "celery -A ledger worker --loglevel INFO (ledger/celery.py line 4)",
             "celery -A ledger beat --loglevel INFO --schedule celerybeat/schedule (ledger/celery.py line 5)",
         ],
+        "services": ["redis (requirements.txt line 5)"],
     },
     "startproject": {
         "named": "mysite.settings (manage.py line 9)",
@@ -497,7 +503,7 @@ def test_whether_debug_is_on_by_itself(text: str, is_on: bool) -> None:
     [
         (
             "DATABASES = {'default': {'ENGINE': 'django.contrib.gis.db.backends.postgis', 'NAME': 'a'}}",
-            {"engine": "postgresql (a/settings.py line 1)"},
+            {"engine": "postgresql (a/settings.py line 1)", "name": "a", "gis": True},
         ),
         (
             "DATABASES = {}\nDATABASES['default'] = {'ENGINE': 'django.db.backends.mysql', 'HOST': 'db'}",
@@ -535,6 +541,13 @@ def test_whether_debug_is_on_by_itself(text: str, is_on: bool) -> None:
             {"engine": "mysql (a/settings.py line 1)"},
         ),
         ("DATABASES = somewhere()", {}),
+        (
+            (
+                "import os\nDATABASES = {'default': {'ENGINE': 'django.db.backends.postgresql', 'NAME': 'it', 'USER': 'us', "
+                "'PASSWORD': os.environ['PW']}}"
+            ),
+            {"engine": "postgresql (a/settings.py line 2)", "parts": {"PW": "password"}, "name": "it", "user": "us"},
+        ),
     ],
 )
 def test_databases(text: str, database: dict[str, str]) -> None:
@@ -584,6 +597,69 @@ def test_other_queues() -> None:
     assert with_settings("INSTALLED_APPS = ['django_rq']").workers == (
         Worker("worker", "python manage.py rqworker default", Place("a/settings.py", 1)),
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "requirements", "services"),
+    [
+        ("import os\nCELERY_BROKER_URL = os.environ['REDIS_URL']", "", ["redis at REDIS_URL (a/settings.py line 2)"]),
+        (
+            "import os\nBROKER_URL = os.environ.get('BROKER_URL', 'amqp://rabbit')",
+            "",
+            ["amqp at BROKER_URL (a/settings.py line 2)"],
+        ),
+        (
+            "import os\nCELERY_BROKER_URL = os.environ.get('BROKER_URL', 'redis://localhost:6379/1')",
+            "",
+            ["redis (a/settings.py line 2)"],
+        ),
+        ("import os\nCELERY_BROKER_URL = os.environ.get('BROKER_URL', 'memory://')", "redis", []),
+        (
+            "import os\nCELERY_BROKER_URL = os.environ['BROKER_URL']",
+            "redis",
+            ["redis at BROKER_URL (a/settings.py line 2)"],
+        ),
+        ("import os\nCELERY_BROKER_URL = os.environ['BROKER_URL']", "", []),
+        (
+            "CACHES = {'default': {'BACKEND': 'django.core.cache.backends.redis.RedisCache'}}",
+            "",
+            ["redis (a/settings.py line 1)"],
+        ),
+        (
+            "CHANNEL_LAYERS = {'default': {'BACKEND': 'channels_redis.core.RedisChannelLayer'}}",
+            "",
+            ["redis (a/settings.py line 1)"],
+        ),
+        ("CELERY_BROKER_URL = 'amqp://localhost'", "", ["amqp (a/settings.py line 1)"]),
+        ("", "redis", []),
+    ],
+)
+def test_services(text: str, requirements: str, services: list[str]) -> None:
+    """What settings ask for beside the database, and by which variable; an address of their own machine needs none."""
+    files = {"requirements.txt": f"django\n{requirements}\n"}
+    assert _told(with_settings(text, files).services) == services
+
+
+def test_a_broker_that_is_named_where_celery_is_made() -> None:
+    """Settings need not know of it."""
+    made = "import os\nfrom celery import Celery\napp = Celery('a', broker=os.environ.get('REDIS_URL'))\n"
+    assert _told(with_settings("", {"a/celery.py": made}).services) == ["redis at REDIS_URL (a/celery.py line 3)"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(sorted(SAMPLES)), st.data())
+def test_a_file_that_is_torn_anywhere(name: str, data: st.DataObject) -> None:
+    """Whatever is cut out of a file, or written into it, nothing falls over."""
+    files = dict(SAMPLES[name])
+    path = data.draw(st.sampled_from(sorted(files)))
+    text = files[path]
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(len(text), start + 20)))
+    files[path] = (
+        text[:start] + data.draw(st.sampled_from(["", "(", "'", "\n", " = ", "None", "*", "é", "env("])) + text[end:]
+    )
+    for manage in manage_files(snapshot(files)):
+        detect(snapshot(files), manage)
 
 
 def test_asgi_where_both_are_there() -> None:

@@ -49,8 +49,10 @@ quoted @ https://example.com/x.whl
     }
     assert lines(files, "it's/req.txt") == {
         "psycopg": "other.txt line 1",
+        "psycopg[binary]": "other.txt line 1",
         "django": "it's/base.txt line 1",
         "django-extensions": "it's/req.txt line 4",
+        "django-extensions[x]": "it's/req.txt line 4",
         "foo-bar": "it's/req.txt line 5",
         "plain": "it's/req.txt line 6",
         "own-thing": "it's/req.txt line 8",
@@ -64,7 +66,11 @@ quoted @ https://example.com/x.whl
         (
             "pyproject.toml",
             '[project]\ndependencies = [\n  "Django>=5",  # it\'s "this"\n  "psycopg[c]",\n]\n',
-            {"django": "pyproject.toml line 3", "psycopg": "pyproject.toml line 4"},
+            {
+                "django": "pyproject.toml line 3",
+                "psycopg": "pyproject.toml line 4",
+                "psycopg[c]": "pyproject.toml line 4",
+            },
         ),
         (
             "pyproject.toml",

@@ -21,6 +21,7 @@ from fabdjango.exceptions import ConfigError
 from fabdjango.proposal import Entry
 from fabdjango.recipes import check_settings
 from fabdjango.scaffold import Draft, Wishes, checked, draft
+from fabdjango.settings import setting_rows
 from tests.projects import SAMPLES, commit, read_project, start_project
 from tests.test_cli import say
 
@@ -60,6 +61,14 @@ def same_as_golden(name: str, text: str) -> bool:
     return True
 
 
+KEYS = {row.key.split(".")[0] for row in setting_rows()} | {"hosts"}
+
+
+def known(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of them that there are."""
+    return {key: value for key, value in settings.items() if key in KEYS}
+
+
 # --- what is proposed -----------------------------------------------------------
 
 COMMON = {
@@ -77,12 +86,15 @@ LIVE: dict[str, dict[str, Any]] = {
         "nginx": {"domains": ["it.example.com"], "media": "shop/media"},
         "venv": {"groups": ["production"]},
         "django": {"settings": "config.settings.production"},
-        "environment": {"DJANGO_ALLOWED_HOSTS": "it.example.com"},
+        "database": {"engine": "postgresql"},
+        "secrets": {"DJANGO_SECRET_KEY": "generate"},
+        "environment": {"DJANGO_ALLOWED_HOSTS": "it.example.com", "REDIS_URL": "redis://127.0.0.1:6379/0"},
         "shared": ["shop/media/"],
         "processes": {
             "worker": {"command": "celery -A config.celery_app worker --loglevel INFO"},
             "beat": {"command": "celery -A config.celery_app beat --loglevel INFO"},
         },
+        "server": {"packages": ["redis-server"]},
     },
     "below": {
         "run_as": "www-below",
@@ -95,29 +107,49 @@ LIVE: dict[str, dict[str, Any]] = {
         "venv": {"requirements": ["backend/requirements.txt"]},
         "django": {"manage": "backend/manage.py"},
         "gunicorn": {"app": "core.wsgi:app"},
-        "environment": {"ALLOWED_HOSTS": "it.example.com", "DEBUG": "False"},
+        "database": {
+            "engine": "postgresql",
+            "variables": {
+                "DB_NAME": "name",
+                "DB_USER": "user",
+                "DB_PASSWORD": "password",
+                "DB_HOST": "host",
+                "DB_PORT": "port",
+            },
+        },
+        "secrets": {"APP_SECRET": "generate"},
+        "environment": {
+            "ALLOWED_HOSTS": "it.example.com",
+            "DEBUG": "False",
+            "DB_ENGINE": "django.db.backends.postgresql",
+        },
         "shared": ["backend/uploads/"],
     },
     "channels": {
         "run_as": "www-channels",
         "nginx": {"domains": ["it.example.com"]},
         "gunicorn": {"interface": "asgi"},
+        "secrets": {"CHAT_KEY": "generate"},
         "environment": {"CHAT_HOSTS": "it.example.com"},
         "shared": ["var/"],
     },
     "heroku": {
         "run_as": "www-heroku",
         "nginx": {"domains": ["it.example.com"], "static_url": ""},
+        "database": {"engine": "postgresql"},
+        "secrets": {"SECRET_KEY": "generate"},
         "shared": ["celerybeat/"],
         "processes": {
             "worker": {"command": "celery -A ledger worker --loglevel INFO"},
             "beat": {"command": "celery -A ledger beat --loglevel INFO --schedule celerybeat/schedule"},
         },
+        "server": {"packages": ["redis-server", "gcc", "python3-dev", "libpq-dev"]},
     },
     "startproject": {"nginx": {"domains": ["it.example.com"]}, "shared": ["db.sqlite3"]},
     "demo": {
         "run_as": "www-demo",
         "nginx": {"domains": ["it.example.com"]},
+        "secrets": {"BLOG_SECRET_KEY": "generate"},
         "environment": {"BLOG_ALLOWED_HOSTS": "it.example.com"},
         "shared": ["media/", "data/"],
     },
@@ -129,7 +161,7 @@ def test_the_settings_of_a_project(name: str, tmp_path: Path) -> None:
     """Only what differs from a default says something; our own reader takes all of it."""
     made = drafted(sample(name, tmp_path / name))
     own = {"project": name, "repository": f"git@example.com:it's team/{name}.git"}
-    assert values(made) == {**COMMON, **own, **LIVE[name]}
+    assert values(made) == known({**COMMON, **own, **LIVE[name]})
     settings = resolve([Layer("fabric.yaml", values(made))]).settings
     check_settings(settings)
     assert settings.project == name
@@ -264,6 +296,50 @@ def test_a_driver_that_is_not_listed(tmp_path: Path) -> None:
     assert values(made)["venv"] == {"extras": ["pg"]}
 
 
+def test_a_database_whose_password_is_written_down(tmp_path: Path) -> None:
+    """None is made, as the settings could not learn of it; the line is named."""
+    settings = """\
+SECRET_KEY = open("/x").read()
+DATABASES = {"default": {"ENGINE": "django.contrib.gis.db.backends.postgis", "NAME": "it's", "PASSWORD": "secret"}}
+STATIC_ROOT = "/srv/static"
+ALLOWED_HOSTS = ["*"]
+"""
+    made = with_files(tmp_path, **{"ledger/settings.py": settings})
+    packages = ["redis-server", "gcc", "python3-dev", "libpq-dev", "gdal-bin"]
+    found = {key: value for key, value in values(made).items() if key in ("database", "server")}
+    assert found == known({"server": {"packages": packages}})
+    assert made.problems == (
+        (
+            "DATABASES has no variable for the password, found in ledger/settings.py line 2: take it from the environment, "
+            "and name the variable under database: variables:"
+        ),
+        (
+            "PostGIS has to be made by hand, found in ledger/settings.py line 2: "
+            "apt-get install postgresql-postgis, CREATE EXTENSION postgis"
+        ),
+    )
+
+
+def test_secrets_and_what_is_none(tmp_path: Path) -> None:
+    """The key is made on the host, a name and a user that are written down are taken over, and the rest is proposed."""
+    settings = """\
+import os
+SECRET_KEY = os.environ["IT_IS_A_KEY"]
+MAIL = os.environ["MAIL_TOKEN"], os.environ["MAIL_SERVER"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.mysql", "NAME": "it", "USER": "ada", "PASSWORD": os.environ["PW"]}}
+"""
+    made = with_files(tmp_path, requirements___txt="django\nmysqlclient\n", **{"ledger/settings.py": settings})
+    found = values(made)
+    assert {key: found[key] for key in found if key in ("secrets", "database", "environment")} == known(
+        {
+            "secrets": {"IT_IS_A_KEY": "generate"},
+            "database": {"engine": "mysql", "name": "it", "user": "ada", "variables": {"PW": "password"}},
+        }
+    )
+    lines = [" ".join(line.split()[:5]) for line in made.files["fabric.yaml"].splitlines() if "MAIL_S" in line]
+    assert lines == ['# MAIL_SERVER: "" # needed']
+
+
 # --- the command -------------------------------------------------------------------------
 
 
@@ -283,11 +359,12 @@ written: fabric.yaml and fabfile.py
   database      postgresql (uv.lock line 12)
                 from DATABASE_URL (config/settings/base.py line 9)
   SECRET_KEY    from DJANGO_SECRET_KEY (config/settings/production.py line 5)
+  redis         from REDIS_URL (config/settings/base.py line 22)
   worker        celery -A config.celery_app worker --loglevel INFO (config/celery_app.py line 6)
   beat          celery -A config.celery_app beat --loglevel INFO (config/settings/base.py line 15)
 
 To mend before the first deploy:
-  - the worker needs its broker on the host: redis, found in config/settings/base.py line 23
+  - the settings cannot be imported without MAILGUN_API_KEY, DJANGO_ADMIN_URL: see secrets: and environment:
   - SECURE_SSL_REDIRECT is on in config/settings/production.py line 4, so that the site needs nginx: {tls: letsencrypt} or the like
 
 Look through fabric.yaml and commit both files. Then:

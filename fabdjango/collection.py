@@ -24,9 +24,11 @@ from fabdjango.namespaces import django as _django
 from fabdjango.namespaces import env as _env
 from fabdjango.namespaces import git as _git
 from fabdjango.namespaces import gunicorn as _gunicorn
+from fabdjango.namespaces import host as _host
 from fabdjango.namespaces import maintenance as _maintenance
 from fabdjango.namespaces import nginx as _nginx
 from fabdjango.namespaces import release as _release
+from fabdjango.namespaces import schedule as _schedule
 from fabdjango.namespaces import server as _server
 from fabdjango.namespaces import supervisor as _supervisor
 from fabdjango.namespaces import systemd as _systemd
@@ -42,10 +44,12 @@ __all__ = [
     "env",
     "git",
     "gunicorn",
+    "host",
     "maintenance",
     "nginx",
     "ns",
     "release",
+    "schedule",
     "server",
     "site",
     "supervisor",
@@ -68,6 +72,8 @@ _NAMESPACES = {
     "server": _server,
     "config": _config,
     "env": _env,
+    "schedule": _schedule,
+    "host": _host,
 }
 
 
@@ -115,6 +121,8 @@ release = _namespace("release")
 server = _namespace("server")
 config = _namespace("config")
 env = _namespace("env")
+schedule = _namespace("schedule")
+host = _namespace("host")
 
 # --- stages ------------------------------------------------------------------
 
@@ -175,7 +183,23 @@ def _stage_task(name: str) -> Task[Any]:
 
 
 ns = _collection(None, _top, None)
-for _each in (git, venv, django, gunicorn, supervisor, systemd, nginx, tls, maintenance, release, server, config, env):
+for _each in (
+    git,
+    venv,
+    django,
+    gunicorn,
+    supervisor,
+    systemd,
+    nginx,
+    tls,
+    maintenance,
+    release,
+    server,
+    config,
+    env,
+    schedule,
+    host,
+):
     ns.add_collection(_each)
 _add_stages(ns)
 

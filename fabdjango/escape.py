@@ -24,6 +24,7 @@ __all__ = [
     "all_of",
     "any_of",
     "block",
+    "cron_line",
     "env_assignments",
     "env_name",
     "esc1",
@@ -46,6 +47,7 @@ __all__ = [
     "systemd_value",
     "systemd_words",
     "to_file",
+    "visible",
     "when",
     "with_env",
     "yaml_value",
@@ -472,3 +474,37 @@ def systemd_words(*words: str | PurePath) -> str:
         text = text.replace("%", "%%").replace("$", "$$")
         encoded.append(text if re.fullmatch(r"[\w@%+=:,./-]+", text) else f'"{text}"')
     return " ".join(encoded)
+
+
+# --- cron --------------------------------------------------------------------
+
+
+def cron_line(fields: str, user: str, command: Shell) -> str:
+    """
+    A line of a file in /etc/cron.d: five fields, the account, and shell that cron hands to ``sh`` as it is.
+
+    cron takes a bare % for a line end, and shortens what is too long for it.
+    """
+    if not re.fullmatch(r"[a-zA-Z0-9*,/-]+( [a-zA-Z0-9*,/-]+){4}", fields):
+        msg = f"{fields!r} are not the five fields of cron"
+        raise RefusedValueError(msg)
+    if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_.-]*", user):
+        msg = f"{user!r} cannot be the account of a line of cron"
+        raise RefusedValueError(msg, cure="use an account whose name has letters, digits, _, . and - only")
+    text = printable(command, "a command for cron").replace("%", "\\%")
+    if len(text.encode()) > 900:
+        msg = f"a command for cron is {len(text.encode())} bytes long, which cron would cut"
+        raise RefusedValueError(msg, cure="choose a shorter fabdjango.root")
+    return f"{fields} {user} {text}"
+
+
+# --- the terminal ------------------------------------------------------------
+
+
+def visible(text: str) -> str:
+    r"""``text`` with control characters and marks of direction as escapes such as ``\x1b``; tabs stay, and line ends."""
+    return re.sub(
+        "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]",
+        lambda found: found.group().encode("unicode_escape", "surrogatepass").decode("ascii"),
+        text,
+    )

@@ -5,7 +5,9 @@ The error tree. Every error is a few lines a person can act on.
      ├ ConfigError            a value in a config file, the environment or a flag
      ├ RefusedValueError      a value that a target's grammar cannot carry
      ├ ConnectError           no session with the host
+     ├ CalledOffError         Ctrl-C, while nothing that serves was touched
      ├ StepFailedError        a step ended with an error; what was begun has been undone
+     │  ├ CommandError        exit as it did: a command that the operator gave
      │  ├ RevertedError       exit 3: the switch was made and taken back
      │  └ UnderwayError       an activation that lost its deployer goes on by itself
      ├ UnknownStateError      exit 2: nobody can say what the host serves now
@@ -18,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 __all__ = [
+    "CalledOffError",
+    "CommandError",
     "ConfigError",
     "ConnectError",
     "FabdjangoError",
@@ -101,8 +105,22 @@ class ConnectError(FabdjangoError):
     """The host cannot be reached, or one side does not accept the other's key."""
 
 
+class CalledOffError(FabdjangoError):
+    """The operator has pressed Ctrl-C."""
+
+
 class StepFailedError(FabdjangoError):
     """A step on the host ended with an error before anything that serves was touched."""
+
+
+class CommandError(StepFailedError):
+    """A command of the operator's own ended with ``exit_code``; what it did is not for us to say."""
+
+    state = ""
+
+    def __init__(self, message: str, *, exit_code: int, **more: str) -> None:
+        super().__init__(message, **more)
+        self.exit_code = exit_code
 
 
 class RevertedError(StepFailedError):

@@ -123,11 +123,18 @@ class Fleet:
         size = batch_size(self._batch, len(self.members))
         return [*first, *(rest[at : at + size] for at in range(0, len(rest), size))]
 
-    def each(self, deed: Callable[[Member], object], members: Iterable[Member] | None = None) -> list[Member]:
+    def each(
+        self,
+        deed: Callable[[Member], object],
+        members: Iterable[Member] | None = None,
+        *,
+        watching: bool = False,
+    ) -> list[Member]:
         """
         Do something on every host at once, and wait for all; those on which it failed, with their ``error``.
 
-        Ctrl-C ends what may end at any time; a switch goes on to its end. A second one stops watching.
+        Ctrl-C ends what may end at any time; a switch goes on to its end. A second one stops watching. With
+        ``watching``, that is all there is to it: no host waits for another one, and Ctrl-C is not worth a word.
         """
         todo = list(self.members if members is None else members)
         if self.alone:
@@ -135,9 +142,9 @@ class Fleet:
                 _attempt(deed, member)
         elif todo:
             # Threads that a second Ctrl-C has left behind must not keep the process.
-            with _Pool(min(self._parallel, len(todo))) as pool:
+            with _Pool(len(todo) if watching else min(self._parallel, len(todo))) as pool:
                 futures = [pool.submit(_attempt_among_others, deed, member) for member in todo]
-                pool.finish(futures, todo, self._interrupt)
+                pool.finish(futures, todo, (lambda: None) if watching else self._interrupt)
         return [member for member in todo if member.error]
 
     def _interrupt(self) -> None:
@@ -158,6 +165,18 @@ class Fleet:
             raise failed[0].error
         message = f"{len(failed)} of {len(self.members)} hosts: {what}"
         raise self.verdict(message, state="nothing that serves was touched on any host", exit_code=1)
+
+    def need_all(self, failed: Sequence[Member], what: str) -> None:
+        """Raise if something that the operator asked for has failed: of one host its own error, else all of them, and the first exit code."""
+        if not failed:
+            return
+        if self.alone:
+            assert failed[0].error is not None  # noqa: S101 - for the type checker
+            raise failed[0].error
+        codes = [each.error.exit_code for each in failed if each.error]
+        raise self.verdict(
+            f"{len(failed)} of {len(self.members)} hosts: {what}", state="", exit_code=codes[0], table=[]
+        )
 
     def verdict(
         self, message: str, *, state: str, exit_code: int, cure: str = "", table: Sequence[str] | None = None

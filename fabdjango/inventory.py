@@ -20,6 +20,7 @@ __all__ = [
     "Host",
     "Listed",
     "hosts_of",
+    "leads",
     "literal",
     "primary_of",
     "roles_of",
@@ -189,6 +190,12 @@ def primary_of(hosts: Sequence[Host]) -> Host:
         f"none of {', '.join(host.name for host in hosts)} is the primary, which migrates for all of them",
         cure=f"give one of them the role in fabric.yaml:\n{_line(hosts[0], [*hosts[0].roles, PRIMARY])}",
     )
+
+
+def leads(name: str, hosts: Sequence[Host]) -> bool:
+    """True for the host that does what is done once: the primary, a host alone, or one that no inventory lists."""
+    found = next((host for host in hosts if host.name == name), None)
+    return found is None or len(hosts) == 1 or PRIMARY in found.roles
 
 
 _EXAMPLE = Host("web1.example.com", "web1.example.com")

@@ -49,8 +49,17 @@ def configure(runner: Runner, namespace: str) -> None:
     runner.do(manager.check(), manager.configure())
 
 
+def _is_elsewhere(runner: Runner, only: str) -> bool:
+    """True, and said so, for a program that is for the primary only."""
+    if only in runner.site.elsewhere:
+        runner.report.say(f"unchanged: {only} is for the primary, and {runner.site.host} is not")
+    return only in runner.site.elsewhere
+
+
 def start(runner: Runner, namespace: str, only: str) -> None:
     """The live slot and the processes, or one of them."""
+    if _is_elsewhere(runner, only):
+        return
     managers.known_program(runner.site.settings, only)
     manager, facts, _ = _found(runner, namespace)
     runner.do(manager.start(only, facts.live_slot or "a"))
@@ -58,6 +67,8 @@ def start(runner: Runner, namespace: str, only: str) -> None:
 
 def stop(runner: Runner, namespace: str, only: str) -> None:
     """Both slots and the processes, or one of them."""
+    if _is_elsewhere(runner, only):
+        return
     managers.known_program(runner.site.settings, only)
     runner.do(_found(runner, namespace)[0].stop(only))
 
@@ -67,7 +78,8 @@ def remove(runner: Runner, namespace: str) -> None:
     manager, facts, _ = _found(runner, namespace)
     for put in manager.files:
         recipes.refuse_foreign(facts, put, runner.site.host)
-    runner.do(manager.stop(), manager.restore((None,) * len(manager.files)))
+    tidy = manager.tidy()
+    runner.do(manager.stop(), manager.restore((None,) * len(manager.files)), *([tidy] if tidy else []))
     runner.report.say(f"removed: {namespace} runs nothing of {runner.site.settings.project} any more")
 
 
@@ -84,6 +96,8 @@ def status(runner: Runner, namespace: str) -> None:
 
 def logs(runner: Runner, namespace: str, only: str, lines: int) -> None:
     """The end of one program's log."""
+    if _is_elsewhere(runner, only):
+        return
     managers.known_program(runner.site.settings, only)
     runner.ask(_found(runner, namespace)[0].logs(only, lines))
 

@@ -108,6 +108,8 @@ class Site:
     """A folder of the operator's clone, for git.transfer: push."""
     allow_dirty: bool = False
     """A commit is sent from a clone with work that is not in it."""
+    elsewhere: frozenset[str] = frozenset()
+    """Names of programs and jobs that are for the primary only, which this host is not."""
 
     @property
     def pushes(self) -> bool:

@@ -50,6 +50,11 @@ class Report:
 
             self._console = Console(file=self._stream, highlight=False, soft_wrap=True)
 
+    @property
+    def is_json(self) -> bool:
+        """True if a program reads it."""
+        return self._form == "json"
+
     def begin(self, phase: Phase) -> None:
         """A phase is about to run."""
         self._phase = phase.name

@@ -7,11 +7,19 @@ from dataclasses import dataclass, replace
 
 from fabdjango.commands import activation
 from fabdjango.diagnosis import cure_for, excerpt, since_start
-from fabdjango.exceptions import FabdjangoError, RevertedError, StepFailedError, UnderwayError, UnknownStateError
+from fabdjango.escape import visible
+from fabdjango.exceptions import (
+    CommandError,
+    FabdjangoError,
+    RevertedError,
+    StepFailedError,
+    UnderwayError,
+    UnknownStateError,
+)
 from fabdjango.plan import Phase, Step
 from fabdjango.recipes import Site
 from fabdjango.report import Report
-from fabdjango.script import AWAITING, KEPT, LOCKED, REVERT_FAILED, REVERTED, UNDERWAY
+from fabdjango.script import AWAITING, KEPT, LOCKED, REVERT_FAILED, REVERTED, UNDERWAY, Event
 from fabdjango.transport import Account, PhaseResult, StepResult, Transport
 
 __all__ = ["Runner"]
@@ -38,6 +46,43 @@ class Runner:
     def call(self, *steps: Step) -> None:
         """Run commands of the project's, which may do anything, and print their output."""
         self._print(Phase(steps[0].name, _captured(steps)))
+
+    def watch(self, step: Step, *, reads_only: bool = False) -> StepResult | None:
+        """
+        Run one step and print each line as it comes, with what would steer the terminal made visible.
+
+        Raises CommandError with its status, and its last note, if it fails. None in a dry run, unless it ``reads_only``.
+        """
+        phase = Phase(step.name, _captured([step]), reads_only=reads_only)
+
+        def listen(event: Event, _: StepResult | None) -> None:
+            if event.kind == "output":
+                self.report.show(visible(event.text))
+
+        result = self.transport.run(phase, self.account, listen)
+        failed = result.failed
+        if result.status == 0 or failed is None or failed.status is None:
+            if result.status != 0:
+                raise self.error(result)
+            return result.step(step.name)
+        said = failed.notes[-1] if failed.notes else f"ended with status {failed.status}: {step.title}"
+        raise CommandError(self.report.redactor.hide(said), exit_code=failed.status, host=self.site.host)
+
+    def fetch(self, step: Step) -> StepResult:
+        """Run a step that only reads, of which nothing is told but its failure."""
+        (done,) = self.quietly(Phase(step.name, (step,), reads_only=True)).steps
+        return done
+
+    def give(self, step: Step) -> StepResult | None:
+        """Run a step that writes something beside the site, of which nothing is told but its failure; None in a dry run."""
+        return self.quietly(Phase(step.name, (step,))).step(step.name)
+
+    def quietly(self, phase: Phase) -> PhaseResult:
+        """Run a phase of which nothing is told; raises the error that fits if it fails."""
+        result = self.transport.run(phase, self.account, lambda *_: None)
+        if result.status != 0:
+            raise self.error(result)
+        return result
 
     def _print(self, phase: Phase) -> None:
         for step in self.run(phase).steps:

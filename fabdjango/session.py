@@ -24,11 +24,12 @@ from invoke.context import Context
 
 from fabdjango import recipes
 from fabdjango.board import Board
+from fabdjango.commands import managers
 from fabdjango.configuration import Layer, Resolved, environment_layer, resolve
 from fabdjango.escape import Redactor, Secret
 from fabdjango.exceptions import ConfigError
 from fabdjango.fleet import Fleet
-from fabdjango.inventory import PRIMARY, Host, literal, primary_of, select, words_of
+from fabdjango.inventory import PRIMARY, Host, leads, literal, primary_of, select, words_of
 from fabdjango.inventory_files import twice
 from fabdjango.layout import layout_of
 from fabdjango.login import connection_to, target_of
@@ -160,7 +161,9 @@ _TOKEN = secrets.token_hex(8)
 """By this word the lock knows whether it is this run of the tool that holds it."""
 
 
-def _site(context: Context, settings: Settings, host: str, target: str, task: str, redactor: Redactor) -> Site:
+def _site(context: Context, resolved: Resolved, host: str, target: str, task: str, redactor: Redactor) -> Site:
+    settings = managers.local_part(resolved.settings, leads=leads(host, resolved.hosts))
+    elsewhere = {*resolved.settings.processes, *resolved.settings.schedule} - {*settings.processes, *settings.schedule}
     root = local_root(context)
     templates = _templates(root)
     redactor.add(*(url for url in (settings.venv.index_url, *settings.venv.extra_index_urls) if "@" in url))
@@ -175,7 +178,10 @@ def _site(context: Context, settings: Settings, host: str, target: str, task: st
     holder = f"{getpass.getuser()}@{socket.gethostname()}"
     clone = root / Path(settings.git.clone).expanduser()
     private = functools.cache(fetched)
-    return Site(settings, layout_of(settings), templates, host, target, holder, task, _TOKEN, private, clone)
+    layout, others = layout_of(settings), frozenset(elsewhere)
+    return Site(
+        settings, layout, templates, host, target, holder, task, _TOKEN, private, clone, elsewhere=others
+    )
 
 
 def _private(settings: Settings, templates: Templates, host: str, had: Secrets, redactor: Redactor) -> Private:
@@ -342,16 +348,17 @@ def runners(context: Context, redactor: Redactor, task: str = "") -> Iterator[Ru
     """A runner for the host that Fabric chose, or for each of the inventory; ``task`` is what others are told it does."""
     resolved = configuration(context, _name(context) if isinstance(context, fabric.Connection) else "")
     for connection in _connections(context, resolved):
-        settings = configuration(context, _name(connection)).settings
+        own = configuration(context, _name(connection))
         verbose = bool(context.config.run.echo)
-        report = Report(_name(connection), redactor, form=_form(settings), verbose=verbose)
-        yield _runner(context, connection, settings, report, task)
+        report = Report(_name(connection), redactor, form=_form(own.settings), verbose=verbose)
+        yield _runner(context, connection, own, report, task)
 
 
-def _runner(context: Context, connection: fabric.Connection, settings: Settings, report: Report, task: str) -> Runner:
+def _runner(context: Context, connection: fabric.Connection, resolved: Resolved, report: Report, task: str) -> Runner:
+    settings = resolved.settings
     fence = layout_of(settings).steps_lock
     account = replace(_account(settings, str(connection.user)), fence=fence if fence.is_absolute() else None)
-    site = _site(context, settings, _name(connection), target_of(connection), task, report.redactor)
+    site = _site(context, resolved, _name(connection), target_of(connection), task, report.redactor)
     transport: Transport = _transport(connection, settings)
     dry = is_dry(context)
     if dry:
@@ -392,7 +399,7 @@ def fleet_of(
     members = []
     for host, report in zip(hosts, reports, strict=True):
         connection = _connection(context, host, given.get(host.name))
-        members.append(_runner(context, connection, settings_of(host.name).settings, report, task))
+        members.append(_runner(context, connection, settings_of(host.name), report, task))
     primary = _primary(hosts, resolved) if choice.asks else _any_primary(hosts)
     tell = board if len(hosts) > 1 else reports[0]
     settings = resolved.settings

@@ -22,6 +22,7 @@ __all__ = [
     "Git",
     "Gunicorn",
     "Health",
+    "Job",
     "Nginx",
     "Process",
     "Row",
@@ -192,6 +193,24 @@ class Process:
     )
     stop_timeout: int = setting("Seconds it may take to stop before it is killed.", 30, minimum=1)
     startsecs: int = setting("Seconds it must stay up to count as started.", 2, minimum=0)
+    hosts: Literal["all", "primary"] = setting(
+        "Where it runs: on all hosts, or on the primary only, as celery beat must.", "all"
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """What runs by the clock, in the release that serves."""
+
+    at: str = setting(
+        "When: a calendar form of systemd, such as daily, Mon *-*-* 04:00:00 or *:0/15, or five fields of cron.",
+        example="daily",
+    )
+    command: str = setting("Management command with its arguments, such as clearsessions.", "")
+    shell: str = setting("Shell command line instead of a management command.", "", is_shell=True)
+    timeout: int = setting("Seconds after which a run is ended.", 3600, minimum=1)
+    overlap: bool = setting("Start a run although the one before has not ended; systemd never does.", False)
+    hosts: Literal["primary", "all"] = setting("Where it runs: on the primary only, or on all hosts.", "primary")
 
 
 @dataclass(frozen=True)
@@ -434,6 +453,7 @@ class Settings:
     nginx: Nginx = setting("", Nginx())
     activation: Activation = setting("", Activation())
     processes: Mapping[str, Process] = setting("Programs beside gunicorn, by name.", {})
+    schedule: Mapping[str, Job] = setting("What runs by the clock, by name.", {})
     health: Health = setting("", Health())
     ssh: Ssh = setting("", Ssh())
 

@@ -20,6 +20,7 @@ __all__ = [
     "bring",
     "chosen",
     "found_by",
+    "glance",
     "look",
     "look_from_outside",
     "receiving",
@@ -36,6 +37,11 @@ def look(runner: Runner, ref: str, *, fetch: bool = True, lock: bool = False) ->
     With ``fetch`` the host gets the commit, if it lacks it: from the repository, or from the operator's clone.
     """
     return _look(runner, ref, chosen(runner, ref) if fetch and ref else None, fetch=fetch, lock=lock)
+
+
+def glance(runner: Runner) -> Facts:
+    """The facts of the host alone, for tasks whose output is somebody else's: nothing is written, and nothing told."""
+    return found_by(runner, runner.quietly(recipes.survey(runner.site, "", fetch=False, lock=False)))
 
 
 def _look(runner: Runner, ref: str, commit: Commit | None, *, fetch: bool, lock: bool) -> Facts:

@@ -63,6 +63,7 @@ def activate(plan: Deployment, found: DjangoFacts, event: str = "deploy", backwa
         releases.journal(layout, {**entry, "result": "serves"}),
         *([environment.publish(layout, plan.release)] if plan.change else []),
         *_leave_old(plan),
+        *_tidied(plan),
         *([] if first_reversed else reverse),
         *_published(plan, event),
         activation.forget(layout),
@@ -169,6 +170,12 @@ def _leave_old(plan: Deployment) -> Iterator[Step]:
     yield from _cleared(plan, plan.old_slot)
 
 
+def _tidied(plan: Deployment) -> Iterator[Step]:
+    step = plan.manager.tidy()
+    if step:
+        yield step
+
+
 def _published(plan: Deployment, event: str) -> Iterator[Step]:
     if event == "deploy" or plan.change:
         private = plan.site.private()
@@ -195,7 +202,7 @@ def _undo(plan: Deployment, entry: Mapping[str, object]) -> Iterator[Step]:
         yield manager.stop_slot(plan.slot, name="stop-new")
         yield activation.empty_slot(layout, plan.slot)
     yield manager.restore(plan.previous_files)
-    back = manager.restart_processes(name="processes-back")
+    back = manager.restart_processes(name="processes-back", back=plan.previous_files)
     if back and facts.current:
         yield _if_armed(plan, back)
     if facts.current:
@@ -251,6 +258,7 @@ def recover(site: Site, facts: Facts) -> Phase:
             releases.journal(layout, {**entry, "result": "serves"}),
             *([environment.publish(layout, plan.release)] if variables else []),
             *_leave_old(plan),
+            *_tidied(plan),
             activation.forget(layout),
         ]
     else:

@@ -25,7 +25,7 @@ from paramiko import ssh_exception
 
 from fabdjango.detached import ended_well, render_detached, render_follow, render_reading
 from fabdjango.escape import Shell, quote
-from fabdjango.exceptions import ConnectError, FabdjangoError, UnknownStateError
+from fabdjango.exceptions import CalledOffError, ConnectError, FabdjangoError, UnknownStateError
 from fabdjango.login import connect, name_of, target_of
 from fabdjango.plan import Phase, Step
 from fabdjango.script import (
@@ -710,7 +710,7 @@ def _interrupted(connection: Connection, phase: Phase) -> FabdjangoError:
             step=phase.name,
             cure=f"see what became of it: fab -H {target} status\ngo on watching: fab -H {target} deploy --resume",
         )
-    return FabdjangoError(
+    return CalledOffError(
         "interrupted",
         host=name_of(connection),
         step=phase.name,

@@ -22,7 +22,7 @@ MODULES = sorted(
 
 # The rooms of DESIGN.md, and those that have been added since. Everybody may import exceptions.
 _VALUES = {"escape", "plan"}
-_PURE = {"settings", "layout", "facts", "render", "onhost", "privileged"} | _VALUES
+_PURE = {"settings", "timetable", "layout", "facts", "render", "onhost", "privileged"} | _VALUES
 _DECIDED = _PURE | {"commands", "recipes", "switchover"}
 _RUNNING = {
     "configuration",
@@ -46,6 +46,7 @@ ROOMS: dict[str, set[str]] = {
     "diagnosis": set(),
     "onhost": set(),
     "escape": set(),
+    "timetable": {"escape"},
     "settings": set(),
     "inventory": {"settings"},
     "inventory_files": {"inventory"},
@@ -85,6 +86,9 @@ ROOMS: dict[str, set[str]] = {
     "comparing": {"report"} | _HOST | _DECIDED,
     "variables": {"fleet", "deploying", "generating", "board"} | _HOST | _DECIDED,
     "session": {"fleet", "board", "secret_sources"} | _HOST | _RUNNING | _DECIDED,
+    "jobs": _HOST | _DECIDED,
+    "logs": {"fleet"} | _HOST | _DECIDED,
+    "handwork": {"operations", "fleet"} | _HOST | _DECIDED,
     "namespaces": {
         *{
             "operations",
@@ -92,6 +96,9 @@ ROOMS: dict[str, set[str]] = {
             "webserver",
             "overview",
             "checking",
+            "jobs",
+            "logs",
+            "handwork",
             "session",
             "tasking",
             "commands",
@@ -274,6 +281,7 @@ def test_builders_read_no_clock_and_no_environment() -> None:
         "inventory",
         "inventory_files",
         "configuration",
+        "timetable",
         "layout",
         "plan",
         "commands",

@@ -184,6 +184,7 @@ AFTER = ["await", "journal"]
                 # Units that the settings may no longer name are looked for.
                 "processes",
                 *AFTER,
+                "tidy",
             ],
         ),
     ],

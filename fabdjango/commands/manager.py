@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Protocol
 
-from fabdjango.plan import Put, Step
+from fabdjango.plan import ROOT, Put, Step
 
-__all__ = ["MARK", "SLOTS", "WEB", "Manager", "mark_of", "other_slot", "several", "socket_suffix"]
+__all__ = ["JOB", "MARK", "SLOTS", "WEB", "Manager", "Source", "mark_of", "other_slot", "several", "socket_suffix"]
 
 SLOTS = ("a", "b")
 """The two places where an application server can run."""
 WEB = "web"
 """What gunicorn's program is called beside the names of fabdjango.processes."""
+JOB = "job"
+"""What the programs of fabdjango.schedule are called before their names."""
 MARK = "Managed by fabdjango"
 """What the first line of every file of ours begins with, after the sign of a comment."""
 
@@ -44,18 +48,33 @@ def other_slot(slot: str) -> str:
     return "b" if slot == "a" else "a"
 
 
+@dataclass(frozen=True)
+class Source:
+    """
+    Where a program's output is: a ``unit`` of systemd's journal, or the file at ``path``.
+
+    ``user`` is who may read it.
+    """
+
+    name: str
+    unit: str = ""
+    path: PurePosixPath = PurePosixPath()
+    user: str = ROOT
+
+
 class Manager(Protocol):
     """
     The programs of one site on one host.
 
-    They are a slot ``a`` and a slot ``b`` of gunicorn, and one program for each of fabdjango.processes. Every method
-    gives steps and runs nothing.
+    They are a slot ``a`` and a slot ``b`` of gunicorn, one program for each of fabdjango.processes, and what starts
+    each job of fabdjango.schedule by the clock. Every method gives steps and runs nothing.
 
     A slot's program is ``/bin/sh <root>/run/slot SLOT FD``. It runs the release that ``<root>/slots/SLOT`` points
     to, and waits quietly while there is no such link, so that both may be started when the host boots. FD is the
     number of the listening socket that the manager itself holds (``held``, an address such as 127.0.0.1:8000 or
     unix:/path, or empty for none: then a proxy connects to the slot's own socket). A program of fabdjango.processes is
-    ``/bin/sh <root>/current/.fabdjango/process-NAME``.
+    ``/bin/sh <root>/current/.fabdjango/process-NAME``, a job ``…/job-NAME``; a run of one that has begun is never ended
+    by a deploy.
     """
 
     @property
@@ -102,14 +121,22 @@ class Manager(Protocol):
         """Stop a slot: TERM, graceful_timeout and 10 more seconds, KILL. One that does not run is unchanged."""
         ...
 
-    def restart_processes(self, *, name: str = "processes") -> Step | None:
+    def restart_processes(self, *, name: str = "processes", back: tuple[Put | None, ...] | None = None) -> Step | None:
         """
-        Every program of fabdjango.processes anew, on the newest files.
+        Every program of fabdjango.processes anew, on the newest files, and the clock for fabdjango.schedule.
 
         Each is stopped with its own stop_timeout, then started and waited for until it has been up for its startsecs.
-        Programs of the site that fabdjango.processes no longer has are stopped and taken away. None if there is
-        nothing to do.
+        Programs and timers of the site that the settings no longer have are stopped. With ``back``, the files as
+        restore has put them back, those run again. None if there is nothing to do.
         """
+        ...
+
+    def tidy(self) -> Step | None:
+        """``tidy``: what the settings no longer have is taken away, once there is no way back; None if nothing can be."""
+        ...
+
+    def run_job(self, name: str) -> Step:
+        """``job``: one run of a job as the clock would start it, with its output and its status; LEFT_OUT if it runs."""
         ...
 
     def start(self, only: str = "", slot: str = "a") -> Step:
@@ -126,6 +153,10 @@ class Manager(Protocol):
 
     def logs(self, only: str, lines: int) -> Step:
         """``logs``: the end of one program's log; ``web`` is both slots."""
+        ...
+
+    def sources(self, only: str = "") -> tuple[Source, ...]:
+        """Where the output of all programs and jobs is, or of one of them (``web`` or a name)."""
         ...
 
     def tail(self, count: int = 40, *, slot: str = "") -> Step:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from fabdjango import onhost
-from fabdjango.commands import django, gunicorn, venv
+from fabdjango.commands import django, gunicorn, schedule, venv
 from fabdjango.escape import Secret, Shell, block, env_assignments, otherwise, quote, quote_path, raw, sh, when
 from fabdjango.exceptions import ConfigError
 from fabdjango.facts import Facts
@@ -137,6 +137,10 @@ def private_files(
     puts += [
         Put(private / f"process-{name}", _start(templates, private, sh("sh", "-c", process.command)), 0o755)
         for name, process in settings.processes.items()
+    ]
+    puts += [
+        Put(private / f"job-{name}", schedule.start_script(settings, layout, templates, release, name), 0o755)
+        for name in settings.schedule
     ]
     if local_settings is not None:
         puts.append(Put(private / "local_settings.py", local_settings, 0o640, secret=True))

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from fabdjango import onhost
+from fabdjango.commands import schedule
 from fabdjango.commands import venv as venvs
-from fabdjango.commands.manager import SLOTS, WEB, mark_of, other_slot, several, socket_suffix
+from fabdjango.commands.manager import MARK, SLOTS, WEB, Source, mark_of, other_slot, several, socket_suffix
 from fabdjango.escape import Shell, all_of, block, quote_path, raw, sh, supervisor_value, supervisor_words, when
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.facts import Facts
@@ -80,6 +81,11 @@ class Supervisord:
         processes = [[self._program(name)] * 2 for name in self.settings.processes if only in ("", name)]
         return (web if only in ("", WEB) else []) + processes
 
+    @property
+    def _crontab(self) -> tuple[Put, ...]:
+        """The file for the host's cron, if there is one."""
+        return tuple(put for put in self.files if put.path != self.conf_path)
+
     def _logs(self, only: str = "") -> tuple[PurePosixPath, ...]:
         return tuple(self.log_dir / f"{name}.log" for _, name in self._targets(only))
 
@@ -93,7 +99,8 @@ class Supervisord:
                 # One broken file of anybody's would stop us after the switch; nothing is applied by reading.
                 self._reread(),
             )
-            return (Step("supervisor", "supervisor runs", body, user=ROOT, cure="systemctl enable --now supervisor"),)
+            runs = Step("supervisor", "supervisor runs", body, user=ROOT, cure="systemctl enable --now supervisor")
+            return (runs, schedule.need_cron()) if self.settings.schedule else (runs,)
         base = self.layout.supervisor
         if len(f"{base}/supervisor.sock.123456") > 107:
             msg = f"the path {base}/supervisor.sock is too long for a socket"
@@ -124,7 +131,7 @@ class Supervisord:
 
     def check(self) -> Step:
         """Let supervisor's own parser read the new file before it can harm the programs of others."""
-        (put,) = self.files
+        put = next(each for each in self.files if each.path == self.conf_path)
         return Step(
             "manager-check",
             f"supervisor reads {put.path.name}",
@@ -136,7 +143,8 @@ class Supervisord:
     def configure(self) -> Step:
         """Replace the site's file and let supervisor read it, which does nothing to any program."""
         body = block(raw('[ "$changed_files" ] || unchanged "as before"'), self._reread())
-        return Step("configure", f"write {self.conf_path}", body, user=self.user, puts=self.files)
+        paths = ", ".join(str(put.path) for put in self.files)
+        return Step("configure", f"write {paths}", body, user=self.user, puts=self.files)
 
     def restore(self, previous: tuple[Put | None, ...]) -> Step:
         """The site's file as it was before; what it does not have is stopped, the rest runs on."""
@@ -190,23 +198,42 @@ class Supervisord:
         """The slot empty."""
         return self._tell_slot(name, slot, "stop")
 
-    def restart_processes(self, *, name: str = "processes") -> Step | None:
-        """Every process stopped to its end, then started and waited for."""
+    def restart_processes(self, *, name: str = "processes", back: tuple[Put | None, ...] | None = None) -> Step | None:
+        """Every process stopped to its end, then started and waited for; cron reads its files by itself."""
+        web = self._program(f"{WEB}-")
         programs = [self._program(each) for each in self.settings.processes]
-        if not programs and not [each for each in self.previous if not each.startswith(self._program(f"{WEB}-"))]:
+        # What only the settings of before have.
+        before = [each for put in back or () if put and put.path == self.conf_path for each in _groups_in(put.content)]
+        programs += [each for each in before if not each.startswith(web) and each not in programs]
+        if not programs and not [each for each in self.previous if not each.startswith(web)]:
             return None
         return self._tell(
             name, f"restart {', '.join(programs) or 'no process'}", "processes", _LOOK_ABOVE, programs=programs
         )
 
+    def tidy(self) -> Step | None:
+        """A file of cron's without a job; programs are taken away as they are stopped."""
+        if not self._crontab or self.settings.schedule:
+            return None
+        body = sh("rm", "-f", "--", *(put.path for put in self._crontab))
+        return Step("tidy", "cron has no job of the site any more", body, user=ROOT)
+
+    def run_job(self, name: str) -> Step:
+        """The script that cron starts."""
+        return schedule.run_job(self.layout, name)
+
     def start(self, only: str = "", slot: str = "a") -> Step:
         """What does not run."""
         targets = self._targets(only, (slot,))
-        return self._tell("start", f"start {only or 'the site'}", "start", _LOOK_ABOVE, targets=targets)
+        told = self._tell("start", f"start {only or 'the site'}", "start", _LOOK_ABOVE, targets=targets)
+        return told if only else replace(told, puts=self._crontab)
 
     def stop(self, only: str = "") -> Step:
-        """What runs."""
-        return self._tell("stop", f"stop {only or 'the site'}", "stop", targets=self._targets(only))
+        """What runs; cron starts no job any more, until start or a deploy."""
+        told = self._tell("stop", f"stop {only or 'the site'}", "stop", targets=self._targets(only))
+        if only or not self._crontab:
+            return told
+        return replace(told, body=block(sh("rm", "-f", "--", *(put.path for put in self._crontab)), told.body))
 
     # --- looking ---
 
@@ -226,6 +253,16 @@ class Supervisord:
         # A slot that was never used has none.
         body = raw(f"tail -n {lines:d} -- {sh(*files)} 2>/dev/null || [ {len(files) - 1} != 0 ]")
         return Step("logs", f"log of {only}", body, user=self.user)
+
+    def sources(self, only: str = "") -> tuple[Source, ...]:
+        """Files of supervisor's, and of jobs."""
+        names = [*((WEB, f"{WEB}-{slot}") for slot in SLOTS), *((each, each) for each in self.settings.processes)]
+        owner = self.facts.user
+        reader = ROOT if self.user == ROOT else owner
+        programs = (Source(each, path=self.log_dir / f"{self._program(log)}.log", user=reader) for each, log in names)
+        logs = {name: schedule.log_path(self.layout, name) for name in self.settings.schedule}
+        jobs = (Source(name, path=path, user=owner) for name, path in logs.items())
+        return tuple(each for each in (*programs, *jobs) if only in ("", each.name))
 
     def tail(self, count: int = 40, *, slot: str = "") -> Step:
         """The end of every log, of the one slot only if it is given."""
@@ -283,7 +320,26 @@ def find(
     text = (facts.managed.get(str(found.conf_path)) or {}).get("text") or ""
     found = replace(found, held=held, own=own)
     put = _configuration(found, templates)
-    return replace(found, files=(put,), previous=tuple(dict.fromkeys([*_groups_in(text), *_groups_in(put.content)])))
+    cron = _crontab(found, templates, host)
+    previous = tuple(dict.fromkeys([*_groups_in(text), *_groups_in(put.content)]))
+    return replace(found, files=(put, *cron), previous=previous)
+
+
+def _crontab(found: Supervisord, templates: Templates, host: str) -> tuple[Put, ...]:
+    """The site's file for cron, if it has jobs, or had some."""
+    settings, facts = found.settings, found.facts
+    if found.level != "system":
+        # The account's own crontab is a person's: lines of theirs stand in it, and it can be put back as a whole only.
+        if settings.schedule:
+            msg = f"at supervisor.level {found.level}, nothing of the host's starts jobs: fabdjango.schedule"
+            cure = "use supervisor: {level: system} or manager: systemd, which need root or sudo\n"
+            cure += "or start them from the account's crontab yourself, and leave schedule out"
+            raise ConfigError(msg, host=host, cure=cure)
+        return ()
+    there = (facts.managed.get(str(schedule.cron_path(settings.project))) or {}).get("text")
+    if not settings.schedule and MARK not in (there or ""):
+        return ()
+    return (schedule.cron_file(settings, found.layout, templates, facts.user),)
 
 
 def _groups_in(text: str) -> list[str]:

@@ -8,19 +8,34 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from fabdjango import onhost
-from fabdjango.commands.manager import SLOTS, WEB, mark_of, other_slot, several, socket_suffix
-from fabdjango.escape import Shell, block, indent, quote, raw, sh, systemd_path, systemd_value, systemd_words
+from fabdjango.commands import schedule
+from fabdjango.commands.manager import JOB, SLOTS, WEB, Source, mark_of, other_slot, several, socket_suffix
+from fabdjango.escape import (
+    Shell,
+    block,
+    indent,
+    quote,
+    quote_path,
+    raw,
+    sh,
+    systemd_path,
+    systemd_value,
+    systemd_words,
+)
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.facts import Facts
 from fabdjango.layout import Layout
 from fabdjango.plan import ROOT, Put, Step
 from fabdjango.render import Templates
 from fabdjango.settings import Settings
+from fabdjango.timetable import calendars
 
 __all__ = ["UNITS", "Systemd", "find"]
 
 UNITS = PurePosixPath("/etc/systemd/system")
 """Where an administrator's units are."""
+_STAMPS = PurePosixPath("/var/lib/systemd/timers")
+"""Where systemd keeps when a timer was last due; one that comes again after months has missed nothing."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,21 @@ class Systemd:
         """The unit of a program of fabdjango.processes."""
         return f"{self._project}-{name}.service"
 
+    def job(self, name: str) -> str:
+        """The unit of a job of fabdjango.schedule; its timer is called as it is."""
+        return f"{self._project}-{JOB}-{name}.service"
+
+    @property
+    def _jobs(self) -> tuple[str, ...]:
+        return tuple(map(self.job, self.settings.schedule))
+
+    @property
+    def _timers(self) -> tuple[str, ...]:
+        return tuple(f"{self._project}-{JOB}-{name}.timer" for name in self.settings.schedule)
+
+    def _is_job(self, unit: str) -> bool:
+        return unit.startswith(f"{self._project}-{JOB}-") and unit.endswith(".service")
+
     @property
     def needs_uv(self) -> bool:
         """Nothing is installed: a host has it."""
@@ -69,7 +99,8 @@ class Systemd:
     @property
     def _enabled(self) -> tuple[str, ...]:
         """What is started when the host boots."""
-        return (*self._sockets(WEB), *map(self.slot, SLOTS), *map(self.process, self.settings.processes))
+        processes = map(self.process, self.settings.processes)
+        return (*self._sockets(WEB), *map(self.slot, SLOTS), *processes, *self._timers)
 
     def _sockets(self, only: str) -> tuple[str, ...]:
         return (self.socket,) if self.held and only in ("", WEB) else ()
@@ -98,17 +129,17 @@ class Systemd:
 
     def configure(self) -> Step:
         """Install and enable the units; what runs goes on."""
-        units = sh(*self._enabled)
+        units, all_units = sh(*self._enabled), sh(*self._enabled, *self._jobs)
         body = block(
             # A deploy may have died between the files and the rest of this.
-            raw(f"stale=$(systemctl show --property=NeedDaemonReload -- {units} | grep -c yes) || :"),
+            raw(f"stale=$(systemctl show --property=NeedDaemonReload -- {all_units} | grep -c yes) || :"),
             raw(f"enabled=$(systemctl is-enabled -- {units} 2>/dev/null | grep -cx enabled) || :"),
             raw(
                 f'[ "$changed_files" ] || [ "$stale" != 0 ] || [ "$enabled" != {len(self._enabled)} ] || unchanged "as before"'
             ),
             sh("systemctl", "daemon-reload"),
             raw(f"systemctl enable --quiet -- {units}"),
-            raw(f"states=$(systemctl show --property=LoadState --value -- {units})"),
+            raw(f"states=$(systemctl show --property=LoadState --value -- {all_units})"),
             raw("case $states in *error*|*bad*|*masked*|*not-found*) refuse 'systemd cannot load the units';; esac"),
         )
         return Step(
@@ -128,39 +159,45 @@ class Systemd:
             each
             for name in gone
             for each in ([name.replace("@", f"@{slot}") for slot in SLOTS] if "@" in name else [name])
+            # A run of a job that has begun goes on to its end.
+            if not self._is_job(name)
         ]
+        stamps = [_STAMPS / f"stamp-{name}" for name in gone if name.endswith(".timer")]
         body = block(
             raw(f"systemctl disable --now --quiet -- {sh(*names)} || :") if gone else raw(""),
-            sh("rm", "-f", "--", *(UNITS / name for name in gone)) if gone else raw(""),
+            sh("rm", "-f", "--", *(UNITS / name for name in gone), *stamps) if gone else raw(""),
             sh("systemctl", "daemon-reload"),
         )
         puts = tuple(put for put in previous if put)
         return Step("configure-back", "the units as they were", body, user=ROOT, puts=puts)
 
-    def _each_old(self, kind: str, *deed: Shell) -> Shell:
+    def _each_old(self, kind: str, *deed: Shell, wanted: bool = True) -> Shell:
         """
         Do something to each unit ``$u`` that has this site's mark and is not wanted any more.
 
-        ``kind`` is socket, with the unit that it starts, or service for the processes.
+        ``kind`` is socket, with the unit that it starts, timer, or service for the processes and jobs.
+        Without ``wanted``, those that are wanted are meant too.
         """
         keep = [put.path.name for put in self.files] + ([self.idle] if kind == "service" else [])
-        wanted = "|".join(dict.fromkeys(keep))
+        others = f"case $u in {'|'.join(dict.fromkeys(keep))}) continue;; esac" if wanted else ""
         # The names of our own units have no character that a shell would take.
         idle = f" {UNITS}/{self.idle}" if kind == "socket" else ""
         return block(
             raw(f"for f in {UNITS}/{self._project}-*.{kind}{idle}; do"),
             raw(f'  [ "$(head -n 1 -- "$f" 2>/dev/null)" = {quote("# " + mark_of(self._project))} ] || continue'),
-            raw(f"  u=${{f##*/}}; case $u in {wanted}) continue;; esac"),
+            raw(f"  u=${{f##*/}}; {others}".rstrip("; ")),
             raw(indent(block(*deed))),
             raw("done"),
         )
 
-    def _take_away(self, kind: str) -> Shell:
+    def _take_away(self, kind: str, *more: Shell) -> Shell:
+        end = raw('systemctl disable --now --quiet -- "$u"')
         return block(
             self._each_old(
                 kind,
-                raw('systemctl disable --now --quiet -- "$u"'),
+                self._unless_job(end) if kind == "service" else end,
                 raw('rm -f -- "$f"'),
+                *more,
                 raw('gone=1; printf "%s: taken away\\n" "$u"'),
             ),
             raw('[ -z "$gone" ] || systemctl daemon-reload'),
@@ -223,16 +260,41 @@ class Systemd:
         )
         return Step(name, f"stop {unit}", body, user=ROOT)
 
-    def restart_processes(self, *, name: str = "processes") -> Step | None:
+    def restart_processes(self, *, name: str = "processes", back: tuple[Put | None, ...] | None = None) -> Step | None:
         """Every process stopped to its end, then started and waited for; systemd kills what does not stop in time."""
         units = self._units("", ())
+        if back is None:
+            more = raw("")
+            left = self._stop_old() + "\n"
+            timers = sh("systemctl", "start", "--", *self._timers) if self._timers else raw("")
+        else:
+            # What only the settings of before have was stopped, and is still there.
+            more = self._each_old("service", self._unless_job(raw('set -- "$@" "$u"')))
+            left = ""
+            timers = self._each_old("timer", raw('systemctl start -- "$u"'), wanted=False)
+        restart = self._restart(units, more) if units or more else raw("[ \"$gone\" ] || unchanged 'there are none'")
+        cure = f"journalctl {' '.join(f'-u {unit}' for unit in units)}" if units else ""
+        title = f"restart {', '.join(units) or 'no process'}"
+        return Step(name, title, block(raw(left.rstrip()), timers, restart), user=ROOT, cure=cure)
+
+    def _unless_job(self, deed: Shell) -> Shell:
+        """A run of a job that has begun goes on to its end."""
+        return raw(f"case $u in {self._project}-{JOB}-*) ;; *) {deed};; esac")
+
+    def _stop_old(self) -> Shell:
+        """What neither processes nor schedule have any more; it is taken away once there is no way back to it."""
+        stop = raw('systemctl stop -- "$u"; gone=1; printf "%s: stopped\\n" "$u"')
+        return block(raw("gone="), self._each_old("service", self._unless_job(stop)), self._each_old("timer", stop))
+
+    def tidy(self) -> Step | None:
+        """Units of programs and jobs that the settings no longer have."""
         body = block(
             raw("gone="),
+            self._take_away("timer", raw(f'rm -f -- {_STAMPS}/"stamp-$u"')),
             self._take_away("service"),
-            self._restart(units) if units else raw("[ \"$gone\" ] || unchanged 'there are none'"),
+            raw("[ \"$gone\" ] || unchanged 'nothing is left over'"),
         )
-        cure = f"journalctl {' '.join(f'-u {unit}' for unit in units)}" if units else ""
-        return Step(name, f"restart {', '.join(units) or 'no process'}", body, user=ROOT, cure=cure)
+        return Step("tidy", "units that the site no longer has go", body, user=ROOT)
 
     def _installed(self, units: tuple[str, ...]) -> Shell:
         """Those of some units that systemd knows, as ``"$@"``."""
@@ -242,12 +304,14 @@ class Systemd:
             raw("done"),
         )
 
-    def _restart(self, units: tuple[str, ...]) -> Shell:
-        """All stopped before the first is started: not for a moment are there two of one."""
-        startsecs = max(process.startsecs for process in self.settings.processes.values())
+    def _restart(self, units: tuple[str, ...], more: Shell) -> Shell:
+        """All, and what ``more`` adds to ``"$@"``, stopped before the first is started: not for a moment are there two of one."""
+        startsecs = max((process.startsecs for process in self.settings.processes.values()), default=2)
         return block(
             # On the way back to an earlier release, a unit of the later one is not there any more.
-            raw(f'set --; for u in {sh(*units)}; do [ ! -f {UNITS}/$u ] || set -- "$@" $u; done'),
+            raw("set --"),
+            raw(f'for u in {sh(*units)}; do [ ! -f {UNITS}/$u ] || set -- "$@" $u; done' if units else ""),
+            more,
             raw("[ $# != 0 ] || unchanged 'there are none'"),
             raw('systemctl stop -- "$@"'),
             raw('systemctl reset-failed -- "$@" 2>/dev/null || :'),
@@ -263,9 +327,31 @@ class Systemd:
             raw("done"),
         )
 
+    def run_job(self, name: str) -> Step:
+        """The unit that its timer starts; what it says is in the journal."""
+        unit, script = quote(self.job(name)), quote_path(schedule.script_path(self.layout, name))
+        show = "systemctl show --value --property"
+        body = block(
+            raw(f"[ -e {script} ] || refuse 'the release that serves has no such job: deploy first'"),
+            raw(
+                f"case $({show}=LoadState -- {unit}) in loaded) ;; *) refuse 'systemd has no such job: deploy first';; esac"
+            ),
+            raw(f"case $({show}=ActiveState -- {unit}) in *activating) exit {schedule.LEFT_OUT};; esac"),
+            raw(f"systemctl start -- {unit} 2>/dev/null || :"),
+            raw("journalctl --sync"),
+            raw(
+                f'journalctl --no-pager --quiet --all -o cat "_SYSTEMD_INVOCATION_ID=$({show}=InvocationID -- {unit})"'
+            ),
+            raw(f"rc=$({show}=ExecMainStatus -- {unit})"),
+            # Where it was killed, that is the number of the signal.
+            raw(f"case $({show}=Result -- {unit}) in success|exit-code) exit $rc;; timeout) exit 124;; esac"),
+            raw("exit $((rc + 128))"),
+        )
+        return Step("job", f"run {name}", body, user=ROOT)
+
     def start(self, only: str = "", slot: str = "a") -> Step:
         """What does not run."""
-        units = (*self._sockets(only), *self._units(only, (slot,)))
+        units = (*self._sockets(only), *self._units(only, (slot,)), *(() if only else self._timers))
         body = block(
             raw(f"started=; for u in {sh(*units)}; do"),
             raw('  systemctl is-active --quiet -- "$u" && continue'),
@@ -279,7 +365,7 @@ class Systemd:
 
     def stop(self, only: str = "") -> Step:
         """What runs; the held socket goes too, as nobody would answer there."""
-        units = (*self._sockets(only), *self._units(only))
+        units = (*self._sockets(only), *self._units(only), *(() if only else (*self._timers, *self._jobs)))
         body = block(
             self._installed(units),
             # One that systemd is about to start again runs, too.
@@ -299,6 +385,18 @@ class Systemd:
         """The end of the journal of one program, or of both slots."""
         units = [word for unit in self._units(only) for word in ("-u", unit)]
         return Step("logs", f"log of {only}", sh("journalctl", "--no-pager", "-n", str(int(lines)), *units), user=ROOT)
+
+    def sources(self, only: str = "") -> tuple[Source, ...]:
+        """Units of the journal."""
+        jobs = [name for name in self.settings.schedule if only in ("", name)]
+        return tuple(
+            Source(each, unit=unit)
+            for each, unit in [
+                *((WEB, self.slot(slot)) for slot in SLOTS if only in ("", WEB)),
+                *((name, self.process(name)) for name in self.settings.processes if only in ("", name)),
+                *((name, self.job(name)) for name in jobs),
+            ]
+        )
 
     def tail(self, count: int = 40, *, slot: str = "") -> Step:
         """The end of what every unit has said since it was last started, of the one slot only if it is given."""
@@ -368,6 +466,19 @@ def _files(units: Systemd, facts: Facts, templates: Templates) -> Iterator[Put]:
             stop=process.stop_timeout,
             service=service(f"{project}-{name}"),
         )
+    for name, job in settings.schedule.items():
+        script = schedule.script_path(layout, name)
+        yield put(
+            units.job(name),
+            "job.service.j2",
+            title=name,
+            script=systemd_path(script, "fabdjango.root"),
+            command=systemd_words("/bin/sh", script),
+            timeout=job.timeout + 60,
+            service=service(f"{project}-{JOB}-{name}"),
+        )
+        times = calendars(job.at, f"fabdjango.schedule.{name}.at")
+        yield put(f"{project}-{JOB}-{name}.timer", "job.timer.j2", title=name, calendars=times)
 
 
 def _listen(held: str) -> str:

@@ -10,6 +10,7 @@ from invoke.exceptions import Exit
 from fabdjango import checking, deploying, operations, overview, returning
 from fabdjango.fleet import Fleet
 from fabdjango.inventory import table
+from fabdjango.logs import show as show_logs
 from fabdjango.runner import Runner
 from fabdjango.session import chosen_hosts, configuration
 from fabdjango.tasking import fleet_task, host_task, plain_task
@@ -20,6 +21,7 @@ __all__ = [
     "history",
     "hosts",
     "journal",
+    "logs",
     "prune",
     "releases",
     "restart",
@@ -136,6 +138,26 @@ def journal(runner: Runner, count: int = 100) -> None:
     One object a line, the oldest first, as they stand in the file.
     """
     operations.journal(runner, count)
+
+
+@fleet_task(
+    help={
+        "name": "One program or job of the site, such as web; all of them if empty.",
+        "which": "A log of nginx instead: access, or error.",
+        "follow": "Go on until Ctrl-C.",
+        "lines": "Number of lines of each log; 50 if neither this nor since is given.",
+        "since": 'All lines since then, such as "10 min", "2026-11-01 12:00" or 2026-11-01T12:00:00Z.',
+    }
+)
+def logs(fleet: Fleet, name: str = "", which: str = "", follow: bool = False, lines: int = 0, since: str = "") -> None:
+    """
+    Show the logs of the site's programs, from all hosts.
+
+    Of several hosts each line has the host's name in front, in the order in
+    which they come. A time without a zone is the host's own; the lines of a file
+    are chosen by the time that they begin with.
+    """
+    show_logs(fleet, name, which, lines, since, follow=follow)
 
 
 @host_task()

@@ -8,6 +8,18 @@ import sys
 import tempfile
 
 P = PARAMETERS  # noqa: F821 - set by the line before this program
+
+
+def never_due():
+    """A complaint for each time of a timer that lies in the past, of which verify says nothing."""
+    for name, text in sorted(P["files"].items()):
+        for at in re.findall("^OnCalendar=(.*)$", text, re.MULTILINE):
+            asked = ["systemd-analyze", "calendar", "--", at.replace("%%", "%")]
+            done = subprocess.run(asked, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            if re.search(rb"Next elapse: *never", done.stdout):
+                yield "%s: OnCalendar=%s is never due" % (name, at)
+
+
 folder = tempfile.mkdtemp(prefix="fabdjango.")
 try:
     for name, text in P["files"].items():
@@ -25,6 +37,7 @@ try:
     # The status of older ones says little, and they complain of other units that ours name.
     stems = "|".join(re.escape(re.split(r"[.@]", name)[0]) for name in P["files"])
     named = [line for line in done.stdout.splitlines() if re.search(r"\b(%s)[@.]" % stems, line)]
+    named += list(never_due())
     for line in named or (done.stdout.splitlines() if done.returncode else []):
         print(line.replace(folder + "/", ""))
     sys.exit(1 if named else 0)

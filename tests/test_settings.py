@@ -709,6 +709,27 @@ def in_unit(it: Planned, name: str) -> list[str]:
     return [line.partition("=")[2].replace("%%", "%") for line in lines]
 
 
+def timed(it: Planned) -> str:
+    """The value of the timer's line."""
+    (put,) = [put for put in it.plan.manager.files if put.path.suffix == ".timer"]
+    (line,) = [line for line in put.content.split("\n") if line.startswith("OnCalendar=")]
+    return line.partition("=")[2].replace("%%", "%")
+
+
+def job_words(it: Planned) -> list[str]:
+    """What runs under the limit of time, from that on."""
+    Path(it.plan.layout.run).mkdir(parents=True)
+    return it.started("job-it").words[1:]
+
+
+def joined(text: str) -> str:
+    """Words as a person may write them in one string; what is none stays."""
+    try:
+        return shlex.join(shlex.split(text))
+    except ValueError:
+        return text
+
+
 def rooted(it: Planned) -> str:
     """The root as the start script's working directory, gunicorn and supervisor have it."""
     call = it.started("web")
@@ -815,6 +836,14 @@ ARRIVALS: dict[str, Case | None] = {
     ),
     "processes": None,
     "processes.*.command": Case(lambda it: it.started("process-it").words[-1]),
+    "schedule": None,
+    "schedule.*.at": Case(
+        timed, facts={"systemd": True}, more={"manager": "systemd", "schedule": {"it": {"shell": "x"}}}
+    ),
+    "schedule.*.command": Case(
+        lambda it: shlex.join(job_words(it)[5:]), dress=joined, more={"schedule": {"it": {"at": "daily"}}}
+    ),
+    "schedule.*.shell": Case(lambda it: job_words(it)[-1], more={"schedule": {"it": {"at": "daily"}}}),
     "systemd.options": Case(
         lambda it: {"MemoryMax": in_unit(it, "MemoryMax")[0]},
         dress=lambda value: {"MemoryMax": value},

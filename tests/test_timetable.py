@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import tempfile
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +17,7 @@ from fabdjango.timetable import Times, calendars, cron_fields, read_calendar, re
 
 KEY = "fabdjango.schedule.it.at"
 # Between two minutes, as the parsers disagree on whether the base itself counts.
-BASE = dt.datetime(2026, 1, 1, 0, 0, 30)
+BASE = dt.datetime(2026, 1, 1, 0, 0, 30)  # noqa: DTZ001 - the zone is that of whoever asks
 LAST_YEAR = 2036
 RANGES = {"minutes": (0, 59), "hours": (0, 23), "days": (1, 31), "months": (1, 12), "weekdays": (0, 6)}
 
@@ -239,5 +238,3 @@ def test_no_time_at_all(at: str) -> None:
     for function in (calendars, cron_fields):
         with pytest.raises(ConfigError, match=f"^{re.escape(KEY)}: "):
             function(at, KEY)
-
-

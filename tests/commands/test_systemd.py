@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -217,6 +219,186 @@ def test_the_processes() -> None:
     """).splitlines()
         or True
     )
+
+
+JOBS = {"clean": {"command": "prune 'a b'", "at": "0 0 13 * 5", "timeout": 9}}
+OURS = '[ "$(head -n 1 -- "$f" 2>/dev/null)" = \'# Managed by fabdjango for blog; local edits are overwritten.\' ] || continue'
+KEEP = "blog-web@.service|blog-job-clean.service|blog-job-clean.timer"
+
+
+def test_the_units_of_jobs() -> None:
+    """A service that runs once, shut off as the others are, and a timer that may have two times."""
+    units = found(schedule=JOBS)
+    service, timer = (unit(units, f"blog-job-clean.{kind}") for kind in ("service", "timer"))
+    assert service[:8] == [
+        "[Unit]",
+        "Description=The job clean of blog, a Django site",
+        *service[2:4],
+        "ConditionPathExists=/srv/it's here/current/.fabdjango/job-clean",
+        "[Service]",
+        "Type=oneshot",
+        'ExecStart=/bin/sh "/srv/it\'s here/current/.fabdjango/job-clean"',
+    ]
+    assert {"TimeoutStartSec=69", "SuccessExitStatus=75", "User=ada", "ProtectSystem=strict"} <= set(service)
+    assert timer == [
+        "[Unit]",
+        "Description=When the job clean of blog runs",
+        "[Timer]",
+        "OnCalendar=*-*-13 00:00:00",
+        "OnCalendar=Fri *-*-* 00:00:00",
+        "Persistent=true",
+        "RandomizedDelaySec=0",
+        "AccuracySec=1s",
+        "[Install]",
+        "WantedBy=timers.target",
+    ]
+
+
+def reads(units: systemd.Systemd) -> list[str]:
+    """What the real systemd-analyze has to say of the units, by the program that asks it on the host."""
+    program = f"PARAMETERS = {dict(units.check().parameters)!r}\n{onhost.source('check_units')}"
+    done = subprocess.run(["python3", "-"], input=program, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (int(bool(done.stdout)), "")
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("at", "complaint"),
+    [
+        ("Mon *-*-* 04:00:00", ""),
+        ("*:0/15", ""),
+        ("0 0 13 * 5", ""),
+        ("*:99", "Failed to parse calendar specification"),
+        ("2020-01-01 04:00", "OnCalendar=2020-01-01 04:00 is never due"),
+    ],
+)
+def test_systemd_reads_the_timers(at: str, complaint: str) -> None:
+    """Its own parser judges what we pass on, also that it lies in the past."""
+    layout = Layout(PurePosixPath("/srv/blog"), "blog")
+    said = [
+        line
+        for line in reads(found(layout=layout, schedule={"it": {"shell": "x", "at": at}}))
+        if "job-it.timer" in line
+    ]
+    assert complaint in said[0] if complaint else said == [], said
+
+
+def test_jobs_in_a_deploy() -> None:
+    """Timers are enabled with the rest, started after the switch; a run that has begun is never ended."""
+    units = found(schedule=JOBS)
+    assert (
+        "systemctl enable --quiet -- blog-web@a.service blog-web@b.service blog-job-clean.timer"
+        in shown(units.configure()).splitlines()
+    )
+    assert shown(units.restart_processes()) == shell(rf"""
+        # processes (as root): restart no process
+        gone=
+        for f in /etc/systemd/system/blog-*.service; do
+          {OURS}
+          u=${{f##*/}}; case $u in {KEEP}|blog-web-idle.service) continue;; esac
+          case $u in blog-job-*) ;; *) systemctl stop -- "$u"; gone=1; printf "%s: stopped\n" "$u";; esac
+        done
+        for f in /etc/systemd/system/blog-*.timer; do
+          {OURS}
+          u=${{f##*/}}; case $u in {KEEP}) continue;; esac
+          systemctl stop -- "$u"; gone=1; printf "%s: stopped\n" "$u"
+        done
+        systemctl start -- blog-job-clean.timer
+        [ "$gone" ] || unchanged 'there are none'
+    """)
+    assert shown(units.restore((units.files[0], None, None))).splitlines()[-3:] == [
+        "systemctl disable --now --quiet -- blog-job-clean.timer || :",
+        "rm -f -- /etc/systemd/system/blog-job-clean.service /etc/systemd/system/blog-job-clean.timer /var/lib/systemd/timers/stamp-blog-job-clean.timer",
+        "systemctl daemon-reload",
+    ]
+
+
+def test_the_way_back_starts_what_was_stopped() -> None:
+    """Programs and timers that only the settings of before have are still there, and run again."""
+    step = found().restart_processes(name="processes-back", back=())
+    assert (
+        shown(step).splitlines()[:13]
+        == shell(f"""
+        # processes-back (as root): restart no process
+        for f in /etc/systemd/system/blog-*.timer; do
+          {OURS}
+          u=${{f##*/}}
+          systemctl start -- "$u"
+        done
+        set --
+        for f in /etc/systemd/system/blog-*.service; do
+          {OURS}
+          u=${{f##*/}}; case $u in blog-web@.service|blog-web-idle.service) continue;; esac
+          case $u in blog-job-*) ;; *) set -- "$@" "$u";; esac
+        done
+        [ $# != 0 ] || unchanged 'there are none'
+    """).splitlines()
+    )
+
+
+def test_tidy() -> None:
+    """Once there is no way back, their files go, and when a timer was last due is forgotten."""
+    assert shown(found().tidy()) == shell(rf"""
+        # tidy (as root): units that the site no longer has go
+        gone=
+        for f in /etc/systemd/system/blog-*.timer; do
+          {OURS}
+          u=${{f##*/}}; case $u in blog-web@.service) continue;; esac
+          systemctl disable --now --quiet -- "$u"
+          rm -f -- "$f"
+          rm -f -- /var/lib/systemd/timers/"stamp-$u"
+          gone=1; printf "%s: taken away\n" "$u"
+        done
+        [ -z "$gone" ] || systemctl daemon-reload
+        for f in /etc/systemd/system/blog-*.service; do
+          {OURS}
+          u=${{f##*/}}; case $u in blog-web@.service|blog-web-idle.service) continue;; esac
+          case $u in blog-job-*) ;; *) systemctl disable --now --quiet -- "$u";; esac
+          rm -f -- "$f"
+          gone=1; printf "%s: taken away\n" "$u"
+        done
+        [ -z "$gone" ] || systemctl daemon-reload
+        [ "$gone" ] || unchanged 'nothing is left over'
+    """)
+
+
+def test_one_run_by_hand() -> None:
+    """The unit is started, and what that one run said is shown with its own status."""
+    assert shown(found(schedule=JOBS).run_job("clean")) == shell("""
+        # job (as root): run clean
+        [ -e '/srv/it'"'"'s here/current/.fabdjango/job-clean' ] || refuse 'the release that serves has no such job: deploy first'
+        case $(systemctl show --value --property=LoadState -- blog-job-clean.service) in loaded) ;; *) refuse 'systemd has no such job: deploy first';; esac
+        case $(systemctl show --value --property=ActiveState -- blog-job-clean.service) in *activating) exit 75;; esac
+        systemctl start -- blog-job-clean.service 2>/dev/null || :
+        journalctl --sync
+        journalctl --no-pager --quiet --all -o cat "_SYSTEMD_INVOCATION_ID=$(systemctl show --value --property=InvocationID -- blog-job-clean.service)"
+        rc=$(systemctl show --value --property=ExecMainStatus -- blog-job-clean.service)
+        case $(systemctl show --value --property=Result -- blog-job-clean.service) in success|exit-code) exit $rc;; timeout) exit 124;; esac
+        exit $((rc + 128))
+    """)
+
+
+def test_stop_and_start_with_jobs() -> None:
+    """The clock stops with the whole site, never with one program; a run under way ends with it too."""
+    units = found(processes={"it": {"command": "x"}}, schedule=JOBS)
+    assert (
+        units.stop().title
+        == "stop blog-web@a.service, blog-web@b.service, blog-it.service, blog-job-clean.timer, blog-job-clean.service"
+    )
+    assert units.start().title == "start blog-web@a.service, blog-it.service, blog-job-clean.timer"
+    assert (units.stop("it").title, units.start("it").title) == ("stop blog-it.service", "start blog-it.service")
+
+
+def test_where_logs_are() -> None:
+    """Everything is in the journal, which root reads."""
+    units = found(processes={"it": {"command": "x"}}, schedule=JOBS)
+    assert [(each.name, each.unit, each.user) for each in units.sources()] == [
+        ("web", "blog-web@a.service", "root"),
+        ("web", "blog-web@b.service", "root"),
+        ("it", "blog-it.service", "root"),
+        ("clean", "blog-job-clean.service", "root"),
+    ]
+    assert [each.unit for each in units.sources("clean")] == ["blog-job-clean.service"]
 
 
 def test_looking() -> None:

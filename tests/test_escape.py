@@ -28,6 +28,7 @@ from fabdjango.escape import (
     all_of,
     any_of,
     block,
+    cron_line,
     env_assignments,
     env_name,
     esc1,
@@ -48,6 +49,7 @@ from fabdjango.escape import (
     systemd_value,
     systemd_words,
     to_file,
+    visible,
     when,
     with_env,
     yaml_value,
@@ -686,3 +688,77 @@ def test_not_a_systemd_value(value: str) -> None:
     """Some settings strip quotes and some keep them, and a new line would be a setting of its own."""
     with pytest.raises(RefusedValueError, match=r"^fabdjango\.systemd\.options\.X holds"):
         systemd_value(value, "fabdjango.systemd.options.X")
+
+
+# --- cron ----------------------------------------------------------------------------
+
+
+def cron_hands_on(line: str) -> str:
+    """The command of a line as Debian's cron hands it to the shell, by its own rules for % and backslashes (do_command.c)."""
+    command, escaped, given = line.split(" ", 6)[6], False, ""
+    for char in command:
+        if escaped and char != "%":
+            given += "\\"
+        elif not escaped and char == "%":
+            return given
+        escaped = char == "\\"
+        given += "" if escaped else char
+    return given + ("\\" if escaped else "")
+
+
+@given(
+    words=st.lists(
+        st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=12), min_size=1, max_size=4
+    )
+)
+def test_cron_hands_the_command_on(words: list[str]) -> None:
+    """The shell gets every character, a % too; and cron finds the line in order."""
+    command = sh("echo", *words)
+    line = cron_line("0,30 4 * * 1-5", "it-is", command)
+    assert cron_hands_on(line) == command
+    assert line.startswith("0,30 4 * * 1-5 it-is echo")
+
+
+def test_the_whole_of_cron_agrees() -> None:
+    """Debian's own reader takes such lines; a crontab of one account has no name in it."""
+    lines = "".join(f"{cron_line('0 4 * * *', 'ada', sh('echo', text))}\n" for text in HOSTILE if text.isprintable())
+    done = subprocess.run(
+        ["crontab", "-n", "-"], input=lines.replace(" ada echo", " echo"), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, len(lines.splitlines()) > 9) == (0, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fields", "user", "command"),
+    [
+        ("* * * *", "ada", "true"),
+        ("* * * * *\n0 0 * * *", "ada", "true"),
+        ("@daily", "ada", "true"),
+        ("* * * * *", "ada root", "true"),
+        ("* * * * *", "", "true"),
+        ("* * * * *", "ada", "true\n* * * * * root id"),
+        ("* * * * *", "ada", "x" * 901),
+    ],
+)
+def test_not_a_line_of_cron(fields: str, user: str, command: str) -> None:
+    """Nothing adds a line, or another account; what cron would cut is refused."""
+    with pytest.raises(RefusedValueError):
+        cron_line(fields, user, raw(command))
+
+
+# --- the terminal ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("it's\t☃ fine\n", "it's\t☃ fine\n"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("a\rb\x07\x7f\x9b", "a\\rb\\x07\\x7f\\x9b"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("\udcff", "\\udcff"),
+    ],
+)
+def test_visible(text: str, shown: str) -> None:
+    """What would steer a terminal, or turn the direction of writing, is seen and does nothing."""
+    assert visible(text) == shown

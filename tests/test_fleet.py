@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import fabdjango
 from fabdjango.deploying import one_id
-from fabdjango.exceptions import ConnectError, FabdjangoError, FleetError
+from fabdjango.exceptions import ConfigError, ConnectError, FabdjangoError, FleetError
 from fabdjango.fleet import Fleet, batch_size
 from fabdjango.plan import Phase
 from fabdjango.recording import RecordingTransport, call, runner
@@ -360,3 +361,36 @@ def test_a_release_that_one_host_has_not_got_is_refused() -> None:
     assert caught.value.exit_code == 1
     assert [each.message for each in caught.value.errors] == ["there is no complete release 6-666666666666"]
     assert phases(hosts[0]) == ["survey"]
+
+
+# --- what an operator does by hand -----------------------------------------------
+
+
+def test_the_first_exit_code_of_several() -> None:
+    """A command that failed on some hosts ends as it did on the first of them, and all are told."""
+    targets = [host("web1"), host("web2", command=7), host("web3", command=9)]
+    with pytest.raises(FleetError) as caught:
+        call(fabdjango.host["run"], *targets, command="it's one")
+    assert caught.value.exit_code == 7
+    assert caught.value.render().splitlines() == [
+        "Error: ended with status 7: it's one",
+        " host: web2.example.com",
+        "",
+        "Error: ended with status 9: it's one",
+        " host: web3.example.com",
+        "",
+        "Error: 2 of 3 hosts: it failed",
+    ]
+    assert phases(targets[2]) == ["command"]
+
+
+def test_logs_of_what_is_elsewhere() -> None:
+    """Of several hosts, only those are asked that have the program."""
+    one, two = host("web1"), host("web2")
+    two.site = replace(two.site, settings=replace(two.site.settings, processes={}), elsewhere=frozenset({"worker"}))
+    call(fabdjango.ns["logs"], one, two, name="worker")
+    assert (phases(one), phases(two)) == (["survey", "logs"], [])
+    with pytest.raises(ConfigError, match=r"^--lines is a number of lines, without --since$"):
+        call(fabdjango.ns["logs"], one, lines=5, since="1 min")
+    with pytest.raises(ConfigError, match=r"^--name is for programs, and --which for nginx$"):
+        call(fabdjango.ns["logs"], one, name="web", which="error")

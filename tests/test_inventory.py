@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fabdjango import session
 from fabdjango.configuration import Layer, Resolved, resolve
 from fabdjango.exceptions import ConfigError
-from fabdjango.inventory import Host, hosts_of, literal, primary_of, select, split_address, table, words_of
+from fabdjango.inventory import Host, hosts_of, leads, literal, primary_of, select, split_address, table, words_of
 from fabdjango.login import connection_to, name_of, target_of
 from fabdjango.settings import Ssh
 
@@ -43,6 +43,14 @@ def host(name: str, *roles: str, **more: Any) -> Host:
 
 
 # --- who they are ------------------------------------------------------------
+
+
+def test_who_leads() -> None:
+    """The primary, a host alone, and one that no inventory lists; of several without one, nobody."""
+    one, two = (Host(name, name, roles=("it's", *roles)) for name, roles in (("a", ("primary",)), ("b", ())))
+    assert [leads(name, [one, two]) for name in ("a", "b", "c d")] == [True, False, True]
+    assert leads("b", [two])
+    assert not leads("b", [two, Host("c", "c")])
 
 
 def test_every_layer_says_how_a_host_is_reached() -> None:

@@ -138,6 +138,9 @@ class Log:
                 refuse("the lines of %s have no time in front: leave out --since" % self.path)
             self.file.seek(start)
         self.rest_of(self.file)
+        # Of a line that is being written, the rest comes in a moment.
+        if self.rest and not P["follow"]:
+            self.say(b"\n")
         return True
 
     def go_on(self):
@@ -160,11 +163,6 @@ class Log:
             return False
         old = os.fstat(self.file.fileno())
         return (now.st_dev, now.st_ino) != (old.st_dev, old.st_ino)
-
-    def end(self):
-        """A last line without its end."""
-        if self.rest:
-            self.say(b"\n")
 
 
 def size_of(file):
@@ -277,8 +275,6 @@ try:
         journal = subprocess.Popen(journal_words(moment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     if P["follow"]:
         follow(logs, journal)
-    for log in logs:
-        log.end()
 except BrokenPipeError:
     # Nobody listens; closing would try to write once more.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

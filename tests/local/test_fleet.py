@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 
 from tests.local.fleet import FleetStage
 from tests.local.sample import make_project
-from tests.local.stage import Tools, until
+from tests.local.stage import Stage, Tools, until
 
 #: Its hosts are made once.
 pytestmark = pytest.mark.xdist_group("fleet")
@@ -22,7 +23,15 @@ def fleet(tools: Tools) -> Iterator[FleetStage]:
     made = FleetStage(tools, 2)
     try:
         made.repository.commit(make_project())
-        made.first.configure(django={"collectstatic": "never"}, activation={"batch": "1"}, health={"timeout": 6})
+        made.first.configure(
+            django={"collectstatic": "never"},
+            activation={"batch": "1"},
+            health={"timeout": 6},
+            processes={
+                "beat": {"command": "exec sleep 77777", "hosts": "primary"},
+                "worker": {"command": "exec sleep 88888"},
+            },
+        )
         made.fab("deploy")
         yield made
     finally:
@@ -40,6 +49,22 @@ def test_one_id_and_one_migration(fleet: FleetStage) -> None:
     migrated = [[entry["event"] for entry in each.journal].count("migrate") for each in fleet.hosts]
     assert migrated == [1, 0]
     assert fleet.fab("deploy").last == f"unchanged: {fleet.current[0]} serves on 2 hosts already, and answers"
+
+
+def test_what_must_be_there_once(fleet: FleetStage) -> None:
+    """Celery's beat, or a job, runs on the primary; no task takes its absence elsewhere for a mistake."""
+    programs = [re.findall(r"^\[program:shop-(\w+)\]", conf_of(each), re.MULTILINE) for each in fleet.hosts]
+    assert programs == [["beat", "worker"], ["worker"]]
+    assert [each.private.joinpath("process-beat").exists() for each in fleet.hosts] == [True, False]
+    other = fleet.names[1]
+    run = fleet.fab("supervisor.stop", "--only=beat", hosts=fleet.hosts[1:])
+    assert run.last == f"unchanged: beat is for the primary, and {other} is not"
+    assert "77777" not in fleet.fab("logs", "--name=beat").text
+
+
+def conf_of(stage: Stage) -> str:
+    """The site's programs, as supervisor reads them."""
+    return (stage.root / "supervisor/conf.d/shop.conf").read_text()
 
 
 def test_one_host_that_fails_takes_all_back(fleet: FleetStage) -> None:

@@ -11,7 +11,7 @@ from fabdjango.tasking import fleet_task, host_task
 __all__ = ["cat", "edit", "get", "ls", "put", "run", "shell", "sudo"]
 
 _SUDO = {"sudo": "As root."}
-_PATH = {"path": "Path on the host; ~/ is the account's home there."}
+_PATH = {"path": 'Path on the host; "~/x" in quotes is in the account\'s home there.'}
 
 
 @fleet_task(help={"command": 'Shell, in one string, such as "df -h /srv".'})
@@ -49,7 +49,7 @@ def shell(runner: Runner) -> None:
 @fleet_task(
     help={
         "local": "File on your side.",
-        "remote": "File or folder on the host; ~/ is the account's home there.",
+        "remote": 'File or folder on the host; "~/x" in quotes is in the account\'s home there.',
         "mode": "Permissions, such as 640; otherwise those of the file that is there, or of yours.",
         **_SUDO,
     }
@@ -66,7 +66,7 @@ def put(fleet: Fleet, local: str, remote: str, mode: str = "", sudo: bool = Fals
 
 @fleet_task(
     help={
-        "remote": "File on the host; ~/ is the account's home there.",
+        "remote": 'File on the host; "~/x" in quotes is in the account\'s home there.',
         "local": "File or folder on your side; the working folder if empty.",
         **_SUDO,
     }

@@ -330,3 +330,13 @@ def test_logs() -> None:
         # log: the end of the log
         tail -q -n 40 -- '/srv/it'"'"'s here/shared/log/blog-web-a.log' '/srv/it'"'"'s here/shared/log/blog-web-b.log' 2>/dev/null || :
     """)
+
+
+def test_the_way_back_starts_what_was_taken_away() -> None:
+    """Programs that only the file of before has run again, beside those that both have."""
+    it = found(processes={"worker": {"command": "it's"}})
+    before = Put(it.conf_path, "[program:blog-web-a]\n[program:blog-old]\n[program:blog-worker]\n")
+    step = it.restart_processes(name="processes-back", back=(before,))
+    assert step
+    assert step.parameters["programs"] == ["blog-worker", "blog-old"]
+    assert it.restart_processes(back=(None,)) is not None

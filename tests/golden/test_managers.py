@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from supervisor.options import ServerOptions  # type: ignore[import-untyped]
 
-from fabdjango.commands import supervisor, systemd
+from fabdjango.commands import schedule, supervisor, systemd
 from fabdjango.settings import Supervisor
-from tests.conftest import LAYOUT, sample_facts, sample_settings, sample_templates
+from tests.conftest import LAYOUT, RELEASE, sample_facts, sample_settings, sample_templates
 
 HERE = Path(__file__).parent
 HELD = "127.0.0.1:8000"
@@ -23,6 +23,7 @@ SETTINGS = sample_settings(
     processes={"worker": {"command": "celery -A 'it is' worker; echo $HOME"}},
     systemd={"options": {"MemoryMax": "512M"}},
 )
+JOBS = sample_settings(schedule={"clean": {"command": "prune 'it is'", "at": "0 4 13 * 5"}})
 
 
 def rendered() -> dict[str, str]:
@@ -33,12 +34,15 @@ def rendered() -> dict[str, str]:
         for kind, held in ((Supervisor("system"), ""), (Supervisor("virtualenv"), ""), (Supervisor("auto"), HELD))
     }
     units = systemd.find(SETTINGS, facts, LAYOUT, templates, held=HELD).files
+    jobs = [put for put in systemd.find(JOBS, facts, LAYOUT, templates).files if "job" in put.path.name]
     return {
         "program.conf": found["system"].files[0].content,
         "program.own.conf": found["virtualenv"].files[0].content,
         "program.held.conf": found["auto"].files[0].content,
         "supervisord.conf": found["virtualenv"].own[0].content,
-        **{put.path.name: put.content for put in units},
+        "crontab": supervisor.find(JOBS, facts, LAYOUT, templates).files[1].content,
+        "job": schedule.start_script(JOBS, LAYOUT, templates, RELEASE, "clean"),
+        **{put.path.name: put.content for put in (*units, *jobs)},
     }
 
 

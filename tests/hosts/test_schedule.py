@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.hosts.workplace import Repository, Running, Workplace, wait_for
+from tests.hosts.workplace import Repository, Workplace, wait_for
 
 if TYPE_CHECKING:
     from tests.hosts.workplace import Daemon, Outcome
@@ -186,7 +186,7 @@ def test_nobody_reads_logs_that_nobody_wants(site: Site, login: str, how: signal
     assert wait_for(lambda: (running.folder / "out").read_text().count("it is 100%") > 5, 30)
     assert followers(site)
     running.process.send_signal(how)
-    ended: Running | Outcome = running.wait(30)
+    ended = running.wait(30)
     assert ended.code == (0 if how == signal.SIGINT else -how)
     assert wait_for(lambda: not followers(site), 20)
 

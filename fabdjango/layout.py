@@ -78,6 +78,11 @@ class Layout:
         return self.root / "run"
 
     @property
+    def jobs(self) -> PurePosixPath:
+        """What jobs leave behind: the lock, the record and the log of each; the application itself may write in it."""
+        return self.run / "jobs"
+
+    @property
     def lock(self) -> PurePosixPath:
         """The file whose flock makes one deployment the only writer."""
         return self.root / "run" / "lock"

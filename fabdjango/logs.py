@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fabdjango.commands import logs as build
 from fabdjango.commands import managers
@@ -44,11 +45,13 @@ def show(fleet: Fleet, name: str, which: str, lines: int, since: str, *, follow:
 
 
 def _show_one(runner: Runner, name: str, which: str, lines: int, since: Mapping[str, object], *, follow: bool) -> None:
-    site = runner.site
+    facts = glance(runner)
+    site = runner.site.on(facts)
     if which:
         sources: tuple[Source, ...] = (build.nginx_log(site.settings.project, which),)
     else:
-        facts = glance(runner)
-        site = site.on(facts)
         sources = managers.find(site.settings, facts, site.layout, site.templates, site.host).sources(name)
+    if not facts.sudo:
+        # What may be read without root, the groups of the account say.
+        sources = tuple(replace(each, user=facts.user) for each in sources)
     runner.watch(build.show(sources, lines=lines, since=since, follow=follow), reads_only=True)

@@ -107,7 +107,7 @@ def sudoers(runner: Runner, *, install: bool) -> None:
     site, facts = runner.site, look(runner, "", fetch=False)
     layout = site.on(facts).layout
     manager = managers.find(site.settings, replace(facts, sudo=True), layout, site.templates, site.host)
-    puts = lists.programs(manager, layout)
+    puts = lists.programs(manager, layout, site.settings.schedule)
     if not puts:
         msg = f"nothing is done as root: {manager.name} belongs to {facts.user}"
         raise FabdjangoError(msg, host=site.host, cure="there is nothing to allow")

@@ -55,7 +55,9 @@ def activate(plan: Deployment, found: DjangoFacts, event: str = "deploy", backwa
         *first,
         # What is reversed while the newer release serves has to be applied again on the way back: so it is written down first.
         *(arm + reverse if first_reversed else []),
-        activation.place(layout, plan.site.templates, plan.bind, facts.app_group),
+        activation.place(
+            layout, plan.site.templates, plan.bind, facts.app_group, jobs=bool(plan.site.settings.schedule)
+        ),
         plan.manager.configure(),
         *begin(plan, [] if first_reversed else arm),
         *_take_over(plan),

@@ -718,7 +718,7 @@ def timed(it: Planned) -> str:
 
 def job_words(it: Planned) -> list[str]:
     """What runs under the limit of time, from that on."""
-    Path(it.plan.layout.run).mkdir(parents=True)
+    Path(it.plan.layout.jobs).mkdir(parents=True)
     return it.started("job-it").words[1:]
 
 

@@ -9,7 +9,7 @@ reverts exactly one wins. While there is a record, a deployment died or is under
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
 from fabdjango import onhost
@@ -50,11 +50,11 @@ def state_file(layout: Layout, state: str) -> PurePosixPath:
 # --- slots --------------------------------------------------------------------
 
 
-def place(layout: Layout, templates: Templates, bind: str, group: str = "") -> Step:
+def place(layout: Layout, templates: Templates, bind: str, group: str = "", *, jobs: bool = False) -> Step:
     """
     What does not change from deploy to deploy: the starter of slots, the folder of sockets, and the symlink at an address of the project's choice.
 
-    ``group`` is the group of an application that has an account of its own.
+    ``group`` is the group of an application that has an account of its own. With ``jobs``, there is a folder for theirs.
     """
     starter = Put(
         layout.slot_starter,
@@ -66,6 +66,8 @@ def place(layout: Layout, templates: Templates, bind: str, group: str = "") -> S
     if group:
         # The web server passes through.
         commands += [sh("chgrp", "--", group, layout.sockets), sh("chmod", "771", "--", layout.sockets)]
+    if jobs:
+        commands += [sh("mkdir", "-p", "--", layout.jobs), *_open_jobs(layout, group)]
     if bind.startswith("unix:") and path != str(layout.live_socket):
         commands.append(
             when(
@@ -74,6 +76,15 @@ def place(layout: Layout, templates: Templates, bind: str, group: str = "") -> S
             )
         )
     return Step("slots", "the two slots have their starter", block(*commands), puts=(starter,))
+
+
+def _open_jobs(layout: Layout, group: str) -> Iterator[Shell]:
+    """Whichever account has run a job first, the other may go on with its files."""
+    if group:
+        each = raw(f'find {quote_path(layout.jobs)} -user "$(id -un)" -exec')
+        yield raw(f"{each} chgrp -- {quote(group)} '{{}}' '+'")
+        yield raw(f"{each} chmod g+w -- '{{}}' '+'")
+        yield sh("chmod", "2775", "--", layout.jobs)
 
 
 def use_slot(layout: Layout, slot: str, release: str, *, name: str = "slot") -> Step:

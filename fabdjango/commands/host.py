@@ -19,13 +19,19 @@ def run_command(command: str, *, as_root: bool = False) -> Step:
     """``command``: shell of the operator's own, in the account's home, with nothing on its standard input."""
     if not command.strip():
         raise ConfigError("there is no command to run", cure='for instance: fab … host.run "df -h"')
-    return Step("command", command.strip().splitlines()[0], sh("sh", "-c", command), user=ROOT if as_root else OWNER)
+    title = command.strip().splitlines()[0]
+    return Step("command", title, _at_home(sh("sh", "-c", command), as_root=as_root), user=ROOT if as_root else OWNER)
 
 
 def list_folder(path: str, *, as_root: bool = False) -> Step:
     """``ls``: a folder or a file; what would steer a terminal is a question mark in its names."""
     words = Shell(f"ls -lAq --time-style=long-iso -- {_path(path)}")
-    return Step("ls", f"list {path}", words, user=ROOT if as_root else OWNER)
+    return Step("ls", f"list {path}", _at_home(words, as_root=as_root), user=ROOT if as_root else OWNER)
+
+
+def _at_home(words: Shell, *, as_root: bool) -> Shell:
+    """Where a relative path means the same to every step of this room; root's programs begin at the top."""
+    return block(raw("cd" if as_root else ""), words)
 
 
 def _path(path: str) -> Shell:

@@ -11,7 +11,7 @@ from fabdjango.commands.manager import mark_of
 from fabdjango.escape import Shell, block, cron_line, quote_path, raw, sh
 from fabdjango.exceptions import ConfigError
 from fabdjango.layout import Layout
-from fabdjango.plan import ROOT, Put, Step
+from fabdjango.plan import OWNER, ROOT, Put, Step
 from fabdjango.render import Templates
 from fabdjango.settings import Job, Settings
 from fabdjango.timetable import calendars, cron_fields, read_cron
@@ -72,11 +72,11 @@ def script_path(layout: Layout, name: str) -> PurePosixPath:
 
 def log_path(layout: Layout, name: str) -> PurePosixPath:
     """Where a job's output is, if cron starts it."""
-    return layout.logs / f"job-{name}.log"
+    return layout.jobs / f"{name}.log"
 
 
 def _record_path(layout: Layout, name: str) -> PurePosixPath:
-    return layout.run / f"job-{name}"
+    return layout.jobs / name
 
 
 def start_script(settings: Settings, layout: Layout, templates: Templates, release: str, name: str) -> str:
@@ -86,9 +86,9 @@ def start_script(settings: Settings, layout: Layout, templates: Templates, relea
     words = sh("sh", "-ec", job.shell) if job.shell else sh(*manage_words(settings, job.command))
     return templates.render(
         "release/job.j2",
-        logs=layout.logs,
         log=log_path(layout, name),
-        lock="" if job.overlap else record.with_name(f"{record.name}.lock"),
+        lock="" if job.overlap else record.with_name(f"{name}.lock"),
+        mask="002" if settings.run_as else "022",
         record=record,
         release=release,
         run=layout.private(release) / "run",
@@ -149,8 +149,9 @@ def list_jobs(settings: Settings, layout: Layout) -> Step:
     return Step("jobs", "jobs and their runs", program=onhost.source("jobs"), parameters=parameters)
 
 
-def run_job(layout: Layout, name: str) -> Step:
-    """``job``: one run, with the output here, by the account that owns the site."""
+def run_job(settings: Settings, layout: Layout, name: str) -> Step:
+    """``job``: one run, with the output here, by the account that runs the application."""
     script = quote_path(script_path(layout, name))
     missing = raw(f"[ -e {script} ] || refuse 'the release that serves has no such job: deploy first'")
-    return Step("job", f"run {name}", block(missing, Shell(f"/bin/sh {script}")))
+    body = block(missing, Shell(f"/bin/sh {script}"))
+    return Step("job", f"run {name}", body, user=settings.run_as or OWNER)

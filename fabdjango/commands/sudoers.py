@@ -17,8 +17,12 @@ from fabdjango.privileged import FOLDER, program, steps_program
 __all__ = ["install", "programs", "refuse_unlisted", "rules", "rules_path"]
 
 
-def programs(manager: Manager, layout: Layout) -> tuple[Put, ...]:
-    """The programs of root that deployments of the site need; ``layout`` has the home directory filled in."""
+def programs(manager: Manager, layout: Layout, jobs: Iterable[str] = ()) -> tuple[Put, ...]:
+    """
+    The programs of root that deployments of the site need, and runs by hand of its ``jobs``.
+
+    ``layout`` has the home directory filled in.
+    """
     steps = [
         *manager.install(),
         manager.configure(),
@@ -28,6 +32,9 @@ def programs(manager: Manager, layout: Layout) -> tuple[Put, ...]:
         *(manager.start(slot=slot) for slot in SLOTS),
         *(manager.tail(slot=slot) for slot in ("", *SLOTS)),
         manager.restart_processes(),
+        manager.restart_processes(back=manager.files),
+        manager.tidy(),
+        *map(manager.run_job, jobs),
         manager.stop(),
         manager.status(),
     ]

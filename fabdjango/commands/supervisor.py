@@ -220,7 +220,7 @@ class Supervisord:
 
     def run_job(self, name: str) -> Step:
         """The script that cron starts."""
-        return schedule.run_job(self.layout, name)
+        return schedule.run_job(self.settings, self.layout, name)
 
     def start(self, only: str = "", slot: str = "a") -> Step:
         """What does not run."""
@@ -339,7 +339,7 @@ def _crontab(found: Supervisord, templates: Templates, host: str) -> tuple[Put, 
     there = (facts.managed.get(str(schedule.cron_path(settings.project))) or {}).get("text")
     if not settings.schedule and MARK not in (there or ""):
         return ()
-    return (schedule.cron_file(settings, found.layout, templates, facts.user),)
+    return (schedule.cron_file(settings, found.layout, templates, settings.run_as or facts.user),)
 
 
 def _groups_in(text: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Show what the site's programs have said, from the journal and from files, and go on while somebody listens."""
 
 import datetime as dt
+import glob
 import grp
 import os
 import pwd
@@ -106,7 +107,8 @@ class Log:
         except FileNotFoundError:
             return None
         except OSError as error:
-            refuse("cannot read %s: %s" % (self.path, error.strerror))
+            hint = " (on Debian the group adm may read the logs of nginx)" if os.geteuid() else ""
+            refuse("cannot read %s: %s%s" % (self.path, error.strerror, hint))
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             refuse("%s is not a file" % self.path)
         return file
@@ -252,6 +254,14 @@ def follow(logs, journal):
             say(b"\036" + RUN.encode() + b" alive\n")
 
 
+def may_read_journal():
+    """True if journalctl would show more than what the account itself has said; it would not say so."""
+    found = [
+        path for folder in ("/var/log/journal", "/run/log/journal") for path in glob.glob(folder + "/*/system.journal")
+    ]
+    return os.geteuid() == 0 or not found or any(os.access(path, os.R_OK) for path in found)
+
+
 def journal_words(moment):
     """The command that reads the journal."""
     words = ["journalctl", "--no-pager", "--quiet", "--all", "--no-hostname", "--output=short-iso"]
@@ -269,6 +279,8 @@ try:
     there = [log.begin(P["lines"], moment) for log in logs]
     if logs and not any(there) and not P["follow"]:
         refuse("there is no log yet")
+    if P["units"] and not may_read_journal():
+        refuse("the journal is root's: let the account into the group systemd-journal, or log in as root")
     if P["units"] and not P["follow"]:
         sys.exit(subprocess.call(journal_words(moment), stdin=subprocess.DEVNULL))
     if P["units"]:

@@ -61,6 +61,7 @@ def test_a_command() -> None:
         sh -c 'echo '"'"'it is'"'"' | cat
         id'
         # command (as root): id
+        cd
         sh -c id
     """)
     with pytest.raises(ConfigError, match="there is no command to run"):

@@ -33,7 +33,7 @@ def test_run_and_sudo() -> None:
         sh -c 'echo '"'"'it is'"'"''
         """
     )
-    assert played(host.sudo, command="id -u")[0] == "== command\n-- command as root: id -u\nsh -c 'id -u'\n"
+    assert played(host.sudo, command="id -u")[0] == "== command\n-- command as root: id -u\ncd\nsh -c 'id -u'\n"
     with pytest.raises(ConfigError, match="there is no command to run"):
         played(host.run, command=" ")
 
@@ -119,5 +119,6 @@ def test_ls() -> None:
     )
     assert played(host.ls, path="~/it's", sudo=True)[0].splitlines()[1:] == [
         "-- ls as root: list ~/it's",
+        "cd",
         """ls -lAq --time-style=long-iso -- "$HOME"/'it'"'"'s'""",
     ]

@@ -52,7 +52,10 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def configure(stage: Stage, **more: object) -> None:
     """The settings of every test here."""
-    stage.configure(run_as=APP, activation={"confirm": 6, "drain": 5}, **more)
+    jobs = {"who": {"shell": 'id -un >> data/who; echo "it is $(id -un)"', "at": "*:*:0/5"}}
+    # Supervisor would need cron on the host, which tests/hosts/test_schedule.py brings.
+    schedule = {"schedule": jobs} if stage.manager == "systemd" else {}
+    stage.configure(run_as=APP, activation={"confirm": 6, "drain": 5}, **{**schedule, **more})
 
 
 def as_root(stage: Stage, *task: str) -> Outcome:
@@ -110,6 +113,27 @@ def test_a_check_needs_no_more(stage: Stage) -> None:
     said = as_root(stage, "check").ended().output
     assert re.search(r"^ok       database: the database default \(sqlite .*\) can be written", said, re.MULTILINE)
     assert re.search(r"^ok       nginx-file: ", said, re.MULTILINE)
+
+
+def test_jobs(stage: Stage) -> None:
+    """The clock starts them as the application, and so may the owner of the site; their output needs a group, and says so."""
+    configure(stage)
+    if stage.manager == "supervisor":
+        assert stage.fab("schedule.list").ended().output.startswith("no jobs on ")
+        return
+    stage.machine.run(f"rm -f {ROOT}/shared/data/who")
+    stage.fab("schedule.run", "who").ended()
+    assert set(stage.machine.run(f"cat {ROOT}/shared/data/who").stdout.split()) == {APP}
+    assert stage.machine.run(f"stat -c %U {ROOT}/run/jobs/who").stdout.strip() == APP
+    assert "ok, 0 s" in stage.fab("schedule.list").ended().output
+    refused = stage.fab("logs", "--name=who")
+    assert (refused.code, refused.complaint.splitlines()[0]) == (
+        1,
+        "Error: the journal is root's: let the account into the group systemd-journal, or log in as root",
+    )
+    stage.machine.run("adduser --quiet deploy systemd-journal")
+    # A session has the groups that it began with.
+    assert f"it is {APP}" in stage.fab("logs", "--name=who").ended().output
 
 
 def test_a_broken_release_is_taken_back(stage: Stage) -> None:

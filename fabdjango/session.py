@@ -179,9 +179,7 @@ def _site(context: Context, resolved: Resolved, host: str, target: str, task: st
     clone = root / Path(settings.git.clone).expanduser()
     private = functools.cache(fetched)
     layout, others = layout_of(settings), frozenset(elsewhere)
-    return Site(
-        settings, layout, templates, host, target, holder, task, _TOKEN, private, clone, elsewhere=others
-    )
+    return Site(settings, layout, templates, host, target, holder, task, _TOKEN, private, clone, elsewhere=others)
 
 
 def _private(settings: Settings, templates: Templates, host: str, had: Secrets, redactor: Redactor) -> Private:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fabdjango.checkout import Checkout
-from fabdjango.detection import Findings, Found
+from fabdjango.detection import Findings, Found, Worker
 from fabdjango.escape import yaml_value
 from fabdjango.inventory import split_address
 from fabdjango.pythonvalue import Variable
@@ -436,11 +436,17 @@ def _shared(findings: Findings, checkout: Checkout) -> Iterator[Entry]:
 
 def _processes(findings: Findings) -> Iterator[Entry]:
     below = tuple(
-        Entry(worker.name, {"command": worker.command}, f"found in {worker.place}") for worker in findings.workers
+        Entry(worker.name, {"command": worker.command, **_of_one_host(worker)}, f"found in {worker.place}")
+        for worker in findings.workers
     )
     if below:
         yield Entry("processes", below=below)
     yield Entry("manager", "systemd", "instead of supervisor", live=False)
+
+
+def _of_one_host(worker: Worker) -> dict[str, object]:
+    """Two that keep the time would send every task twice."""
+    return {"hosts": "primary"} if " beat" in worker.command else {}
 
 
 def _health(findings: Findings) -> Entry:

@@ -92,7 +92,7 @@ LIVE: dict[str, dict[str, Any]] = {
         "shared": ["shop/media/"],
         "processes": {
             "worker": {"command": "celery -A config.celery_app worker --loglevel INFO"},
-            "beat": {"command": "celery -A config.celery_app beat --loglevel INFO"},
+            "beat": {"command": "celery -A config.celery_app beat --loglevel INFO", "hosts": "primary"},
         },
         "server": {"packages": ["redis-server"]},
     },
@@ -141,7 +141,10 @@ LIVE: dict[str, dict[str, Any]] = {
         "shared": ["celerybeat/"],
         "processes": {
             "worker": {"command": "celery -A ledger worker --loglevel INFO"},
-            "beat": {"command": "celery -A ledger beat --loglevel INFO --schedule celerybeat/schedule"},
+            "beat": {
+                "command": "celery -A ledger beat --loglevel INFO --schedule celerybeat/schedule",
+                "hosts": "primary",
+            },
         },
         "server": {"packages": ["redis-server", "gcc", "python3-dev", "libpq-dev"]},
     },

@@ -190,9 +190,9 @@ def test_hosts_whose_clocks_differ(fleet: FleetStage) -> None:
     for machine in (ahead, behind):
         machine.run("apt-get update -q; apt-get install -q -y --no-install-recommends libfaketime", timeout=300)
     library = ahead.run("ls /usr/lib/*/faketime/libfaketime.so.1").stdout.strip()
-    shifted = {ahead: "+1d", behind: "-1d"}
+    shifted = ((ahead, "+1d"), (behind, "-1d"))
     try:
-        for machine, by in shifted.items():
+        for machine, by in shifted:
             machine.write("/etc/environment", f"LD_PRELOAD={library}\nFAKETIME={by}\nFAKETIME_DONT_FAKE_MONOTONIC=1\n")
         today, tomorrow, yesterday = (clock(fleet, machine) for machine in fleet.machines[:3])
         assert abs(tomorrow - today - 86400) < 600
@@ -207,5 +207,5 @@ def test_hosts_whose_clocks_differ(fleet: FleetStage) -> None:
         for site in fleet.sites:
             assert invariants.releases(site, 4) == []
     finally:
-        for machine in shifted:
+        for machine, _ in shifted:
             machine.run("rm /etc/environment; touch /etc/environment")

@@ -52,7 +52,7 @@ def test_the_wheel_gives_fab_its_tasks(desk: Machine) -> None:
     done = desk.run(script, given=fabfile)
     assert done.stderr == ""
     names = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
-    assert {"deploy", "status", "check", "config", "git.clone", "venv.create", "supervisor.restart"} <= set(names)
+    assert {"deploy", "status", "check", "config.show", "git.clone", "venv.create", "supervisor.restart"} <= set(names)
 
 
 def test_the_wheel_carries_its_templates(desk: Machine) -> None:

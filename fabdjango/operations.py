@@ -171,11 +171,13 @@ def run_in_foreground(runner: Runner, command: str) -> None:
     account = runner.account
     words = raw(command)
     if account.owner != account.login:
-        become = (
-            ["su", "-s", "/bin/sh", account.owner, "-c"]
-            if account.login == "root"
-            else ["sudo", "-n", "-H", "-u", account.owner, "--", "sh", "-c"]
-        )
+        as_owner = ["-H", "-u", account.owner, "--", "sh", "-c"]
+        become = ["sudo", "-n", *as_owner]
+        if account.password:
+            # On a terminal it asks by itself.
+            become = ["sudo", *as_owner]
+        elif account.login == "root":
+            become = ["su", "-s", "/bin/sh", account.owner, "-c"]
         words = raw("exec " + sh(*become, command))
     status = runner.transport.interact(words)
     if status != 0:

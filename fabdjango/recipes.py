@@ -110,6 +110,8 @@ class Site:
     """A commit is sent from a clone with work that is not in it."""
     elsewhere: frozenset[str] = frozenset()
     """Names of programs and jobs that are for the primary only, which this host is not."""
+    folder: Path = Path()
+    """Where paths on the operator's side start from."""
 
     @property
     def pushes(self) -> bool:

@@ -32,6 +32,7 @@ __all__ = [
     "Event",
     "EventParser",
     "bootstrap",
+    "bootstrap_as_root",
     "render_script",
     "render_settling",
 ]
@@ -67,8 +68,23 @@ def bootstrap(script: bytes) -> str:
     The whole program is read before any of it runs: a link that breaks while it
     is sent leaves nothing half-done. It reads so many bytes and no more, as what follows them keeps a lease alive.
     """
-    read = f'p=$(head -c "$1"); case $p in *"{_END}") eval "$p";; *) exit {_CUT};; esac'
-    return str(sh("sh", "-c", read, "sh", len(script)))
+    return str(sh("sh", "-c", _READ, "sh", len(script)))
+
+
+def bootstrap_as_root(script: bytes, prompt: str, ready: str) -> str:
+    """
+    The same as root, by a sudo that asks for a password.
+
+    It asks with ``prompt``, hears the answer on standard input, and ``script`` may follow once ``ready`` has been
+    printed: what is sent before that, sudo would take for another try. Words of its own must be neither.
+    """
+    # An old answer does not count, so that it asks now or not at all.
+    sudo = raw('exec sudo -k -S -H -p "$1" -- env "SSH_CONNECTION=$SSH_CONNECTION" sh -c "$2" sh "$3"')
+    read = f"printf %s {quote(ready)}; {_READ}"
+    return str(sh("sh", "-c", f"LC_ALL=C; export LC_ALL; {sudo}", "sh", prompt, read, len(script)))
+
+
+_READ = f'p=$(head -c "$1"); case $p in *"{_END}") eval "$p";; *) exit {_CUT};; esac'
 
 
 # In a step whose standard output is a file.

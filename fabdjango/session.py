@@ -33,6 +33,7 @@ from fabdjango.inventory import PRIMARY, Host, leads, literal, primary_of, selec
 from fabdjango.inventory_files import twice
 from fabdjango.layout import layout_of
 from fabdjango.login import connection_to, target_of
+from fabdjango.plan import ROOT
 from fabdjango.recipes import Private, Site
 from fabdjango.render import Templates, read_env
 from fabdjango.report import Report
@@ -179,7 +180,8 @@ def _site(context: Context, resolved: Resolved, host: str, target: str, task: st
     clone = root / Path(settings.git.clone).expanduser()
     private = functools.cache(fetched)
     layout, others = layout_of(settings), frozenset(elsewhere)
-    return Site(settings, layout, templates, host, target, holder, task, _TOKEN, private, clone, elsewhere=others)
+    site = Site(settings, layout, templates, host, target, holder, task, _TOKEN, private, clone, elsewhere=others)
+    return replace(site, folder=root)
 
 
 def _private(settings: Settings, templates: Templates, host: str, had: Secrets, redactor: Redactor) -> Private:
@@ -322,12 +324,14 @@ def _transport(connection: fabric.Connection, settings: Settings) -> FabricTrans
     return _open[key]
 
 
-def _account(settings: Settings, login: str) -> Account:
+def _account(settings: Settings, login: str, password: str = "") -> Account:
     if login == "root" and not settings.user:
         raise ConfigError(
             "you log in as root, and no account is named that owns the site",
             cure="name one in fabric.yaml:  fabdjango: user: deploy\n(root itself is possible, if you write it there)",
         )
+    if password and login != ROOT:
+        return Account(settings.user or login, ROOT, password=Secret(password))
     return Account(owner=settings.user or login, login=login)
 
 
@@ -355,7 +359,11 @@ def runners(context: Context, redactor: Redactor, task: str = "") -> Iterator[Ru
 def _runner(context: Context, connection: fabric.Connection, resolved: Resolved, report: Report, task: str) -> Runner:
     settings = resolved.settings
     fence = layout_of(settings).steps_lock
-    account = replace(_account(settings, str(connection.user)), fence=fence if fence.is_absolute() else None)
+    # What --prompt-for-sudo-password has asked for, or a config file says.
+    password = str(context.config.sudo.password or "")
+    account = _account(settings, str(connection.user), password)
+    account = replace(account, fence=fence if fence.is_absolute() else None)
+    report.redactor.add(password)
     site = _site(context, resolved, _name(connection), target_of(connection), task, report.redactor)
     transport: Transport = _transport(connection, settings)
     dry = is_dry(context)

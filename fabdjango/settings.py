@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 __all__ = [
+    "PARTS",
     "ROOT_KEY",
     "VARIABLE",
     "Activation",
@@ -27,6 +28,7 @@ __all__ = [
     "Process",
     "Row",
     "SecretSource",
+    "Server",
     "Settings",
     "Ssh",
     "Supervisor",
@@ -45,6 +47,11 @@ _PACKAGE = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
 _SERVED = r"|/([A-Za-z0-9_~-][A-Za-z0-9._~-]*/)+"
 """An address of nginx's own: whole folders, none of which begins with a dot."""
 _PACKAGE_FORM = "names made of letters, digits, -, _ and ."
+PARTS = (
+    *("packages", "account", "folders", "uv", "database", "secrets"),
+    *("programs", "nginx", "logs", "tls", "firewall", "updates"),
+)
+"""What setup does to a server, in its order."""
 
 
 def setting(help: str, default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
@@ -353,6 +360,34 @@ class Health:
 
 
 @dataclass(frozen=True)
+class Server:
+    """What setup makes of a server."""
+
+    skip: tuple[str, ...] = setting(
+        f"Parts of setup that are done by hand, of: {', '.join(PARTS)}.",
+        (),
+        pattern="|".join(PARTS),
+        form=f"one of {', '.join(PARTS)}",
+    )
+    packages: tuple[str, ...] = setting(
+        "More Debian packages to install, such as gcc, python3-dev and libpq-dev where wheels are built.",
+        (),
+        pattern=r"[a-z0-9][a-z0-9+.-]+",
+        form="the name of a Debian package",
+    )
+    keys: tuple[str, ...] = setting(
+        "Public key files on the operator's side whose holders may log in as user; empty takes the keys of the account "
+        "that sets up.",
+        (),
+    )
+    disk: int = setting("MB that must be free before anything is installed.", 1000, minimum=0)
+    firewall: Literal["none", "ufw", "nftables"] = setting(
+        "Shut all ports but 80, 443 and those where sshd listens.", "none"
+    )
+    updates: bool = setting("Let the host install security updates by itself.", False)
+
+
+@dataclass(frozen=True)
 class Ssh:
     """The connection, and how a host is reached."""
 
@@ -455,6 +490,7 @@ class Settings:
     processes: Mapping[str, Process] = setting("Programs beside gunicorn, by name.", {})
     schedule: Mapping[str, Job] = setting("What runs by the clock, by name.", {})
     health: Health = setting("", Health())
+    server: Server = setting("", Server())
     ssh: Ssh = setting("", Ssh())
 
 

@@ -24,7 +24,7 @@ from fabric import Connection
 from paramiko import ssh_exception
 
 from fabdjango.detached import ended_well, render_detached, render_follow, render_reading
-from fabdjango.escape import Shell, quote
+from fabdjango.escape import Secret, Shell, quote
 from fabdjango.exceptions import CalledOffError, ConnectError, FabdjangoError, UnknownStateError
 from fabdjango.login import connect, name_of, target_of
 from fabdjango.plan import Phase, Step
@@ -34,6 +34,7 @@ from fabdjango.script import (
     Event,
     EventParser,
     bootstrap,
+    bootstrap_as_root,
     render_script,
     render_settling,
 )
@@ -54,6 +55,7 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 _CHUNK = 32768
 _KEPT_OUTPUT = 400_000
 _BEAT = 5.0  # seconds; the host takes 20 of silence for our end
+_SUDO_WAIT = 60.0  # seconds; a wrong password alone takes some
 _TAIL_KILLED = 143
 """Status of a follower that somebody ended with TERM; the program it followed goes on."""
 
@@ -65,11 +67,14 @@ class Account:
 
     ``fence`` is the file that every step of the site locks, if its path is known: with it root's steps are done by
     programs of root's own, where the host has them.
+
+    With a ``password``, which is sudo's, every session runs as root from its first line on, and ``login`` is root.
     """
 
     owner: str = ""
     login: str = ""
     fence: PurePosixPath | None = None
+    password: Secret | None = None
 
 
 @dataclass
@@ -401,6 +406,7 @@ class FabricTransport:
         self._channel: Any = None
         self._warned = False
         self._called_off = False
+        self._password: Secret | None = None
 
     def run(self, phase: Phase, account: Account, listener: Listener) -> PhaseResult:
         """
@@ -410,6 +416,7 @@ class FabricTransport:
         in again and read on, until it waits for our word or has ended. Ctrl-C during one is held back once.
         """
         self.open()
+        self._password = account.password
         conversation = _Conversation(_new_run(), Follower(phase, listener))
         script = self._render(phase, account, conversation.run)
         with self._interruptible(phase):
@@ -450,6 +457,7 @@ class FabricTransport:
         if then and then.feeds:
             msg = f"the phase {then.name} cannot feed a step: it shares its session"
             raise ValueError(msg)
+        self._password = account.password
         record: _Conversation = result.heard
         assert result.record is not None  # noqa: S101 - for the type checker; it was AWAITING
         record.patient, record.follower.listener = True, listener
@@ -555,7 +563,10 @@ class FabricTransport:
             self._channel = channel
             try:
                 text = script.encode()
-                channel.exec_command(bootstrap(text))
+                if self._password:
+                    self._become_root(channel, text, self._password)
+                else:
+                    channel.exec_command(bootstrap(text))
                 channel.sendall(text)
                 if beat:
                     lease = _Lease(channel)
@@ -582,6 +593,28 @@ class FabricTransport:
                 if channel.recv_stderr_ready():
                     hearer.complain(channel.recv_stderr(_CHUNK))
         return int(status)
+
+    def _become_root(self, channel: Any, script: bytes, password: Secret) -> None:
+        """Answer sudo's own question and no other; raises FabdjangoError if it does not take the password."""
+        prompt, ready = (f"{secrets.token_hex(8)} {word}" for word in ("password:", "ready"))
+        # sudo asks on standard error.
+        channel.set_combine_stderr(True)
+        channel.settimeout(_SUDO_WAIT)
+        channel.exec_command(bootstrap_as_root(script, prompt, ready))
+        heard, answered = "", False
+        while ready not in heard:
+            try:
+                chunk = channel.recv(_CHUNK)
+            except TimeoutError:
+                chunk = b""
+            heard += chunk.decode("utf-8", "replace")
+            if not chunk or heard.count(prompt) > answered:
+                if answered or not chunk:
+                    raise _refused_by_sudo(self.connection, heard.replace(prompt, ""))
+                channel.sendall(f"{password.reveal()}\n".encode())
+                answered = True
+        channel.settimeout(None)
+        channel.set_combine_stderr(False)
 
     def _keep(self, lease: _Lease, phase: Phase) -> None:
         self.release()
@@ -686,6 +719,17 @@ class DryTransport:
         """Print the command."""
         sys.stdout.write(f"would run with a terminal: {command}\n")
         return 0
+
+
+def _refused_by_sudo(connection: Connection, said: str) -> FabdjangoError:
+    target = target_of(connection)
+    return FabdjangoError(
+        f"sudo does not let {connection.user} become root with this password",
+        host=name_of(connection),
+        output=said.strip(),
+        cure=f"see whether this works: ssh -t {connection.user}@{connection.host} sudo -k true\n"
+        f"then be asked again: fab --prompt-for-sudo-password -H {target} …",
+    )
 
 
 def _new_run() -> str:

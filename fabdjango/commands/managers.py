@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from fabdjango.commands import gunicorn, schedule, supervisor, systemd
-from fabdjango.commands.manager import JOB, MARK, SLOTS, WEB, Manager
+from fabdjango.commands.manager import JOB, MARK, SLOTS, WEB, Manager, socket_suffix
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.facts import Facts
 from fabdjango.layout import Layout
@@ -23,7 +23,9 @@ __all__ = [
     "known_program",
     "local_part",
     "places",
+    "program_names",
     "refuse_other",
+    "services",
 ]
 
 
@@ -50,10 +52,30 @@ def _of_systemd(settings: Settings, layout: Layout) -> tuple[PurePosixPath, ...]
     units = [f"{project}-{WEB}@.service", f"{project}-{WEB}-idle.service"]
     units += [f"{project}-{name}.service" for name in settings.processes]
     units += [f"{project}-{JOB}-{name}.{kind}" for name in settings.schedule for kind in ("service", "timer")]
-    # Only its name is asked for, also before the home directory is known.
-    address = gunicorn.held(settings, layout.at_home("/home"))
+    address = _held(settings, layout)
     units += [systemd.Systemd(settings, layout, address).socket] if address else []
     return tuple(systemd.UNITS / unit for unit in units)
+
+
+def _held(settings: Settings, layout: Layout) -> str:
+    """The address of a held socket, of which only the name is asked for, also before the home directory is known."""
+    return gunicorn.held(settings, layout.at_home("/home"))
+
+
+def services(settings: Settings, layout: Layout) -> tuple[str, ...]:
+    """The units that start the site's programs when the host boots; none for a supervisord of the owner's own."""
+    if settings.manager == "systemd":
+        return systemd.Systemd(settings, layout, _held(settings, layout)).enabled
+    return ("supervisor.service",) if settings.supervisor.level in ("auto", "system") else ()
+
+
+def program_names(settings: Settings, layout: Layout) -> tuple[str, ...]:
+    """What supervisor may call programs and groups of the site; empty with another manager."""
+    if settings.manager != "supervisor":
+        return ()
+    held = _held(settings, layout)
+    parts = [f"{WEB}-{each}" for each in (*SLOTS, *([socket_suffix(held)] if held else []))]
+    return tuple(f"{settings.project}-{each}" for each in (*parts, *settings.processes))
 
 
 def refuse_other(settings: Settings, facts: Facts, layout: Layout, host: str = "") -> None:

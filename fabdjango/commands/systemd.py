@@ -97,7 +97,7 @@ class Systemd:
         return f"{self._project}-{WEB}-idle.service"
 
     @property
-    def _enabled(self) -> tuple[str, ...]:
+    def enabled(self) -> tuple[str, ...]:
         """What is started when the host boots."""
         processes = map(self.process, self.settings.processes)
         return (*self._sockets(WEB), *map(self.slot, SLOTS), *processes, *self._timers)
@@ -129,13 +129,13 @@ class Systemd:
 
     def configure(self) -> Step:
         """Install and enable the units; what runs goes on."""
-        units, all_units = sh(*self._enabled), sh(*self._enabled, *self._jobs)
+        units, all_units = sh(*self.enabled), sh(*self.enabled, *self._jobs)
         body = block(
             # A deploy may have died between the files and the rest of this.
             raw(f"stale=$(systemctl show --property=NeedDaemonReload -- {all_units} | grep -c yes) || :"),
             raw(f"enabled=$(systemctl is-enabled -- {units} 2>/dev/null | grep -cx enabled) || :"),
             raw(
-                f'[ "$changed_files" ] || [ "$stale" != 0 ] || [ "$enabled" != {len(self._enabled)} ] || unchanged "as before"'
+                f'[ "$changed_files" ] || [ "$stale" != 0 ] || [ "$enabled" != {len(self.enabled)} ] || unchanged "as before"'
             ),
             sh("systemctl", "daemon-reload"),
             raw(f"systemctl enable --quiet -- {units}"),
@@ -148,7 +148,7 @@ class Systemd:
             body,
             user=ROOT,
             puts=self.files,
-            cure=f"systemctl status {' '.join(self._enabled)}",
+            cure=f"systemctl status {' '.join(self.enabled)}",
         )
 
     def restore(self, previous: tuple[Put | None, ...]) -> Step:
@@ -378,7 +378,7 @@ class Systemd:
 
     def status(self) -> Step:
         """What systemctl says, a line a unit."""
-        body = sh("systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager", "--", *self._enabled)
+        body = sh("systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager", "--", *self.enabled)
         return Step("status", f"systemd: {self._project}", body, user=ROOT)
 
     def logs(self, only: str, lines: int) -> Step:

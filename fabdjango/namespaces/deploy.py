@@ -7,7 +7,7 @@ import sys
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from fabdjango import checking, deploying, operations, overview, returning
+from fabdjango import checking, deploying, operations, overview, provisioning, returning
 from fabdjango.fleet import Fleet
 from fabdjango.inventory import table
 from fabdjango.logs import show as show_logs
@@ -26,6 +26,7 @@ __all__ = [
     "releases",
     "restart",
     "rollback",
+    "setup",
     "status",
     "unlock",
 ]
@@ -77,6 +78,24 @@ def deploy(
         operations.resume(fleet)
     else:
         deploying.deploy(fleet, commit, **how)
+
+
+@host_task()
+def setup(runner: Runner) -> None:
+    """
+    Make a bare Debian or Ubuntu server ready for deploys.
+
+    Shows first what is there and what changes, file by file, and touches
+    nothing if something is in the way: another distribution, another program on
+    port 80, files of that name that are not ours. Then packages, the account
+    and its folders, uv, the database, programs, nginx, log rotation, and what
+    else server says. fab --dry setup shows the shell and writes nothing.
+
+    A second run changes nothing and restarts nothing; one that was cut off goes
+    on where it was. Needs root: as that account, or with sudo, which may ask
+    for a password.
+    """
+    provisioning.setup(runner)
 
 
 @fleet_task(

@@ -1,14 +1,25 @@
 """
-The host itself, beside the site that it serves.
+The host itself, beside the site that it serves: what setup finds there, and who may do what.
 """
 
 from __future__ import annotations
 
-from fabdjango import programs
+from fabdjango import programs, provisioning
 from fabdjango.runner import Runner
 from fabdjango.tasking import host_task
 
-__all__ = ["doctor", "sudoers"]
+__all__ = ["doctor", "plan", "sudoers"]
+
+
+@host_task()
+def plan(runner: Runner) -> None:
+    """
+    Show what is there, and what setup would change.
+
+    Part by part, with the difference to every file. Writes nothing, and needs
+    root as setup does.
+    """
+    provisioning.show(runner)
 
 
 @host_task(help={"install": "Bring the list onto the host; needs a login as root, or full sudo."})

@@ -1,0 +1,178 @@
+"""What setup does on one host: look, decide, refuse, show the plan, do it, and look again."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import sys
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from fabdjango.commands import nginx, server
+from fabdjango.commands.server import Part, Situation
+from fabdjango.escape import Secret
+from fabdjango.exceptions import ConfigError, FabdjangoError, RevertedError
+from fabdjango.layout import Layout
+from fabdjango.plan import ROOT, Phase
+from fabdjango.report import difference
+from fabdjango.runner import Runner
+from fabdjango.transport import Account
+
+__all__ = ["setup", "show"]
+
+
+def setup(runner: Runner) -> None:
+    """Make of the host what its settings say; raises FabdjangoError if a second look finds something missing."""
+    report = runner.report
+    before = _look(runner)
+    parts = server.decide(before)
+    _tell(runner, before, parts)
+    if runner.dry:
+        _show_shell(runner, before, parts)
+        return
+    if not any(part.changes for part in parts):
+        report.say(f"unchanged: {runner.site.host} is set up", style="bold green")
+        return
+    _do(runner, before, parts)
+    left = [part for part in server.decide(_look(runner)) if part.changes and part.certain]
+    if left:
+        raise FabdjangoError(
+            f"setup went through, and does not find: {'; '.join(change for part in left for change in part.changes)}",
+            host=runner.site.host,
+            state="what serves was not touched",
+            cure=f"see what is there: fab -H {runner.site.target} server.plan",
+        )
+    report.say(
+        f"set up: {runner.site.host} is ready, deploy with: fab -H {runner.site.target} deploy", style="bold green"
+    )
+
+
+def show(runner: Runner) -> None:
+    """What is there and what setup would change."""
+    found = _look(runner)
+    _tell(runner, found, server.decide(found))
+
+
+# --- looking -----------------------------------------------------------------
+
+
+def _look(runner: Runner) -> Situation:
+    site = runner.site
+    settings, owner = site.settings, runner.account.owner
+    keys = _keys(runner)
+    result = runner.run(server.look(settings, site.layout, owner, runner.account.login))
+    output = {step.name: step.output for step in result.steps}
+    found = server.read_look(output.get("server-look", ""))
+    if found.privilege == "password":
+        _become_root(runner)
+        return _look(runner)
+    webserver, running = nginx.Webserver(), ""
+    if output.get("nginx-look") and found.privilege == ROOT:
+        webserver = nginx.read_look(output["nginx-look"])
+        running = nginx.digest_of(output["nginx-ask"]) if webserver.program else ""
+    return Situation(
+        settings,
+        Layout(PurePosixPath(found.root or site.layout.root), settings.project),
+        site.templates,
+        owner,
+        found,
+        server.webserver_of(settings, webserver, found),
+        running,
+        keys,
+        site.host,
+    )
+
+
+def _become_root(runner: Runner) -> None:
+    """Ask for sudo's password, once for all hosts; raises FabdjangoError where there is nobody to ask."""
+    site, account = runner.site, runner.account
+    if not sys.stdin.isatty():
+        raise FabdjangoError(
+            f"sudo asks {account.login} for a password, and there is no terminal to ask on",
+            host=site.host,
+            cure=f"be asked by Fabric: fab --prompt-for-sudo-password -H {site.target} setup\n"
+            "or log in as root, or allow the account sudo without a password",
+        )
+    password = _asked()
+    runner.report.redactor.add(password.reveal())
+    runner.account = Account(account.owner, ROOT, account.fence, password)
+
+
+@functools.cache
+def _asked() -> Secret:
+    return Secret(getpass.getpass("Password for sudo on the hosts (it is not shown): "))
+
+
+def _keys(runner: Runner) -> tuple[str, ...]:
+    """The public keys that fabdjango.server.keys names on the operator's side."""
+    lines: list[str] = []
+    for name in runner.site.settings.server.keys:
+        path = runner.site.folder / Path(name).expanduser()
+        try:
+            lines += server.read_keys(path.read_text(encoding="utf-8"), name)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"fabdjango.server.keys: cannot read {path}: {getattr(error, 'strerror', None) or error}",
+                cure="name public key files, such as ~/.ssh/id_ed25519.pub",
+            ) from None
+    return tuple(lines)
+
+
+# --- telling -----------------------------------------------------------------
+
+
+def _tell(runner: Runner, it: Situation, parts: tuple[Part, ...]) -> None:
+    """A line a part, and the difference to every file."""
+    report = runner.report
+    for part in parts:
+        if part.left_out:
+            report.say(f"  left out   {part.name}: {part.left_out}", style="dim")
+        elif not part.changes:
+            report.say(f"  unchanged  {part.name}: {part.there}", style="dim")
+        else:
+            there = f" ({part.there})" if part.there else ""
+            report.say(f"  changes    {part.name}: {'; '.join(part.changes)}{there}", style="yellow")
+        if not runner.dry:
+            for put in (put for step in part.steps for put in step.puts):
+                report.show("\n".join(difference(put, it.found.files.get(str(put.path)))))
+    note = server.python_note(it.settings, it.found, _pyproject(runner))
+    if note:
+        report.say(f"  note: {note}", style="yellow")
+
+
+def _pyproject(runner: Runner) -> str:
+    try:
+        return (runner.site.clone / "pyproject.toml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _phases(runner: Runner, it: Situation, parts: tuple[Part, ...]) -> list[Phase]:
+    site = runner.site
+    lock = server.setup_lock(site.holder, site.token, site.settings.lock_wait)
+    own = replace(site, layout=it.layout)
+    return [phase for phase in (server.base(parts, lock), server.on_site(it, parts, own.lock)) if phase]
+
+
+def _show_shell(runner: Runner, it: Situation, parts: tuple[Part, ...]) -> None:
+    present = {path: each for path, each in it.found.files.items() if each}
+    for phase in _phases(runner, it, parts):
+        runner.report.show_phase(phase, present)
+    runner.report.say("\nnothing was written: this was a dry run", style="bold")
+
+
+# --- doing -------------------------------------------------------------------
+
+
+def _do(runner: Runner, it: Situation, parts: tuple[Part, ...]) -> None:
+    for phase in _phases(runner, it, parts):
+        # The account that owns the site is made here.
+        account = replace(runner.account, owner=ROOT) if phase.name == "server" else runner.account
+        try:
+            replace(runner, account=account).run(phase)
+        except RevertedError as error:
+            error.state = "nginx runs with the site's file as it was before"
+            raise
+        except FabdjangoError as error:
+            error.state = "what serves was not touched; what setup has done so far stays, and the next one goes on"
+            raise

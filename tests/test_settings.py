@@ -856,6 +856,8 @@ ARRIVALS: dict[str, Case | None] = {
     "health.text": Case(lambda it: it.step("health").parameters["text"]),
     "health.host": Case(lambda it: requested(it, "host")),
     "health.static": Case(lambda it: it.step("health").parameters["static"]),
+    # No deploy takes them; see tests/commands/test_server.py.
+    **dict.fromkeys(row.key for row in setting_rows() if row.key.startswith("server.") and is_text(row)),
     "ssh.known_hosts": None,
     "ssh.address": None,
     "ssh.user": None,

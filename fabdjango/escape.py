@@ -30,6 +30,7 @@ __all__ = [
     "esc1",
     "esc2",
     "indent",
+    "logrotate_path",
     "nginx_domain",
     "nginx_name",
     "nginx_value",
@@ -389,6 +390,22 @@ def supervisor_words(*words: str | PurePath) -> str:
             else str(word)
         )
     return " ".join(encoded).replace("%", "%%")
+
+
+# --- logrotate ---------------------------------------------------------------
+
+
+def logrotate_path(path: PurePath, what: str) -> str:
+    """A pattern of absolute paths, as the head of a block of logrotate."""
+    text = printable(str(path), what)
+    # It looks for the brace that opens a block before it minds quotes, and glob() takes a backslash for its own.
+    found = re.search(r'["\\{}]', text)
+    if found:
+        msg = f"{what} {text!r} holds {found.group()!r}, which logrotate cannot carry"
+        raise RefusedValueError(
+            msg, cure='use a path without " \\ { and }, or leave it out: fabdjango.server.skip: [logs]'
+        )
+    return f'"{text}"'
 
 
 # --- nginx -------------------------------------------------------------------

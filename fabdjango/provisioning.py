@@ -8,10 +8,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from fabdjango.commands import nginx, server
+from fabdjango.commands import firewall, nginx, server
 from fabdjango.commands.server import Part, Situation
 from fabdjango.escape import Secret
-from fabdjango.exceptions import ConfigError, FabdjangoError, RevertedError
+from fabdjango.exceptions import ConfigError, ConnectError, FabdjangoError, RevertedError
 from fabdjango.layout import Layout
 from fabdjango.plan import ROOT, Phase
 from fabdjango.report import difference
@@ -34,6 +34,7 @@ def setup(runner: Runner) -> None:
         report.say(f"unchanged: {runner.site.host} is set up", style="bold green")
         return
     _do(runner, before, parts)
+    _keep_firewall(runner, parts)
     left = [part for part in server.decide(_look(runner)) if part.changes and part.certain]
     if left:
         raise FabdjangoError(
@@ -124,6 +125,7 @@ def _keys(runner: Runner) -> tuple[str, ...]:
 def _tell(runner: Runner, it: Situation, parts: tuple[Part, ...]) -> None:
     """A line a part, and the difference to every file."""
     report = runner.report
+    report.say(f"{runner.site.host} runs {it.found.system[2]}", style="bold")
     for part in parts:
         if part.left_out:
             report.say(f"  left out   {part.name}: {part.left_out}", style="dim")
@@ -176,3 +178,15 @@ def _do(runner: Runner, it: Situation, parts: tuple[Part, ...]) -> None:
         except FabdjangoError as error:
             error.state = "what serves was not touched; what setup has done so far stays, and the next one goes on"
             raise
+
+
+def _keep_firewall(runner: Runner, parts: tuple[Part, ...]) -> None:
+    """Log in anew through a firewall that was switched on or changed, and only then let it stay."""
+    if not any(step.name == "firewall" for part in parts for step in part.steps):
+        return
+    try:
+        runner.transport.reconnect()
+    except ConnectError as error:
+        error.state = "the host opens its firewall again by itself within two minutes; all else is set up"
+        raise
+    runner.run(Phase("firewall", (firewall.keep(),), lock=runner.site.lock))

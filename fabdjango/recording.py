@@ -97,6 +97,10 @@ class RecordingTransport:
     def interrupt(self) -> None:
         """Nothing takes long enough."""
 
+    def reconnect(self) -> None:
+        """Record that somebody logs in anew."""
+        self._lines.append("== log in anew")
+
     def _go_on(self, result: PhaseResult, listener: Listener, *, settled: bool = False) -> None:
         phase, result.status = result.phase, 0
         names = [step.name for step in phase.steps]

@@ -171,6 +171,10 @@ class Transport(Protocol):
         """
         ...
 
+    def reconnect(self) -> None:
+        """Log in anew, by another connection; locks that were kept go with the old one. Raises ConnectError."""
+        ...
+
     def interact(self, command: Shell) -> int:
         """Run ``command`` with a terminal of its own; its exit status."""
         ...
@@ -656,6 +660,12 @@ class FabricTransport:
                 return True
         return False
 
+    def reconnect(self) -> None:
+        """Log in anew."""
+        self.release()
+        self.connection.close()
+        self.open()
+
     def interact(self, command: Shell) -> int:
         """Run ``command`` with the operator's terminal; its exit status."""
         self.open()
@@ -714,6 +724,10 @@ class DryTransport:
     def interrupt(self) -> None:
         """Pass it on."""
         self._real.interrupt()
+
+    def reconnect(self) -> None:
+        """Pass it on."""
+        self._real.reconnect()
 
     def interact(self, command: Shell) -> int:
         """Print the command."""

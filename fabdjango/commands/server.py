@@ -11,10 +11,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from fabdjango import onhost
-from fabdjango.commands import managers, nginx, venv
-from fabdjango.commands.manager import Manager
+from fabdjango.commands import firewall, managers, nginx, venv
+from fabdjango.commands.manager import MARK, Manager, mark_of
 from fabdjango.commands.nginx import Webserver
-from fabdjango.escape import block, otherwise, quote, quote_path, raw, sh, when
+from fabdjango.escape import block, logrotate_path, otherwise, quote, quote_path, raw, sh, when
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.facts import Facts
 from fabdjango.layout import Layout
@@ -97,9 +97,9 @@ class Found:
         found = self.files.get(str(path))
         return found["text"] if found else None
 
-    def runs(self, unit: str) -> bool:
-        """True if a unit runs and comes back when the host boots."""
-        return self.services.get(unit, ["", ""])[:2] == ["active", "enabled"]
+    def runs(self, *units: str) -> bool:
+        """True if units run and come back when the host boots."""
+        return all(self.services.get(unit, ["", ""])[:2] == ["active", "enabled"] for unit in units)
 
 
 # Sets as_root to the words before a program that is to run as root, or says how sudo is and ends. Which port the
@@ -137,7 +137,10 @@ def _see(settings: Settings, layout: Layout, owner: str) -> Step:
             "python": settings.python,
             "packages": wanted_packages(settings),
             "files": [str(path) for path in _files(settings, layout)],
-            "services": ["nginx.service", *managers.services(settings, layout)],
+            "services": [
+                *("nginx.service", *managers.services(settings, layout)),
+                *(firewall.UNIT.name, firewall.REVERT, *_TIMERS),
+            ],
             "programs": managers.program_names(settings, layout),
             "units": [path.name for path in managers.places(settings, layout) if path.suffix != ".conf"],
             "domains": list(settings.nginx.domains) if _wants_nginx(settings) else [],
@@ -150,7 +153,11 @@ def _see(settings: Settings, layout: Layout, owner: str) -> Step:
 
 def _files(settings: Settings, layout: Layout) -> tuple[PurePosixPath, ...]:
     """Every file that setup would write, but for nginx's, which is looked for by nginx.look."""
-    return (PurePosixPath("~/.ssh/authorized_keys"), *managers.places(settings, layout))
+    return (
+        PurePosixPath("~/.ssh/authorized_keys"),
+        *managers.places(settings, layout),
+        *(_logrotate(settings), firewall.RULES, firewall.UNIT, _UPDATES),
+    )
 
 
 def read_look(output: str) -> Found:
@@ -227,6 +234,11 @@ def wanted_packages(settings: Settings) -> tuple[str, ...]:
     names = ["git", "python3-venv", "ca-certificates"]
     names += ["nginx"] if _wants_nginx(settings) else []
     names += ["supervisor"] if _wants_supervisor(settings) else []
+    names += ["logrotate"] if "logs" not in settings.server.skip else []
+    if settings.server.firewall != "none" and "firewall" not in settings.server.skip:
+        names.append(settings.server.firewall)
+    if settings.server.updates and "updates" not in settings.server.skip:
+        names.append("unattended-upgrades")
     return tuple(dict.fromkeys([*names, *settings.server.packages]))
 
 
@@ -527,6 +539,133 @@ def _uv(it: Situation) -> Part:
     return Part("uv", "", (change,), (replace(step, user=it.owner),), certain=not optional)
 
 
+def _changed(it: Situation, puts: Iterable[Put]) -> list[str]:
+    """A sentence for each file that is not as it should be; raises FabdjangoError if one is somebody else's."""
+    changes = []
+    for put in puts:
+        text = it.found.text(put.path)
+        if text is not None and MARK not in text:
+            raise FabdjangoError(
+                f"{put.path} is there and was not written by fabdjango",
+                host=it.host,
+                cure="move it away, choose another fabdjango.project, or see to it by hand: fabdjango.server.skip",
+            )
+        if text != put.content:
+            changes.append(f"{'write' if text is None else 'change'} {put.path}")
+    return changes
+
+
+def _if_there(it: Situation, path: PurePosixPath) -> str:
+    return "" if it.found.text(path) is None else str(path)
+
+
+def _programs(it: Situation) -> Part:
+    managers.refuse_other(it.settings, it.facts, it.layout, it.host)
+    manager = it.manager
+    changes = _changed(it, manager.files)
+    units = managers.services(it.settings, it.layout) if not _has_own(it) else ()
+    asleep = [unit for unit in units if it.found.services.get(unit, ["", "", "no"])[1:] != ["enabled", "no"]]
+    first = []
+    if it.settings.manager == "supervisor" and units and not it.found.runs(*units):
+        changes.insert(0, "let supervisor run, also when the host boots")
+        first.append(enable_service("supervisor"))
+    elif asleep and not changes:
+        changes.append(f"enable {', '.join(asleep)}")
+    steps = (*first, *manager.install(), manager.check(), manager.configure()) if changes else ()
+    return Part("programs", manager.name if it.found.text(manager.files[0].path) else "", tuple(changes), steps)
+
+
+def _nginx(it: Situation) -> Part:
+    settings, webserver = it.settings, it.webserver
+    if not settings.nginx.domains:
+        return Part("nginx", left_out="fabdjango.nginx.domains is empty")
+    put = nginx.site_file(settings, it.layout, it.templates, webserver)
+    changes, steps = [], []
+    if it.found.systemd and not it.found.runs("nginx.service"):
+        changes.append("let nginx run, also when the host boots")
+        steps.append(enable_service("nginx"))
+    if (put, "ours", nginx.digest_in(put.content)) != (webserver.previous, webserver.link, it.running):
+        changes.append(f"serve {', '.join(settings.nginx.domains)} with {put.path}")
+        proof = nginx.prove(settings, put.content)
+        steps += [nginx.write(put, webserver.place), nginx.check(webserver), nginx.reload(), proof]
+    return Part(
+        "nginx", f"nginx {webserver.version}".strip() if webserver.program else "", tuple(changes), tuple(steps)
+    )
+
+
+def _logs(it: Situation) -> Part:
+    if _has_own(it) or (it.settings.manager, it.settings.supervisor.level) in _ROTATES_ITSELF:
+        return Part("logs", left_out="the site's own supervisord rotates them")
+    group = it.found.account["group"] if it.found.account else it.owner
+    text = it.templates.render(
+        "server/logrotate.conf.j2",
+        mark=mark_of(it.settings.project),
+        logs=logrotate_path(it.layout.logs / "*.log", "fabdjango.root"),
+        user=it.owner,
+        group=group,
+    )
+    put = Put(_logrotate(it.settings), text)
+    changes = _changed(it, (put,))
+    return Part("logs", _if_there(it, put.path), tuple(changes), (rotate_logs(put),) if changes else ())
+
+
+_ROTATES_ITSELF = (("supervisor", "user"), ("supervisor", "virtualenv"))
+
+
+def _logrotate(settings: Settings) -> PurePosixPath:
+    # logrotate passes over names with a dot and some endings, which a project's name does not have.
+    return PurePosixPath("/etc/logrotate.d") / f"fabdjango-{settings.project}"
+
+
+def _firewall(it: Situation) -> Part:
+    kind, found = it.settings.server.firewall, it.found
+    if kind == "none":
+        return Part("firewall", left_out="fabdjango.server.firewall is none")
+    if not found.ssh_ports:
+        raise FabdjangoError(
+            "nobody can tell where sshd listens on this host, and a firewall would lock you out",
+            host=it.host,
+            cure="leave fabdjango.server.firewall at none",
+        )
+    ports = sorted({*found.ssh_ports, 80, 443})
+    shown = ", ".join(map(str, ports))
+    changes: list[str] = []
+    if kind == "ufw":
+        allowed = firewall.allowed_by_ufw(found.ufw)
+        missing = [port for port in ports if port not in allowed]
+        changes = [f"allow {', '.join(map(str, missing))}"] if missing else []
+        changes += [] if allowed else ["let ufw shut all others"]
+        step = firewall.on_ufw(missing, active=bool(allowed))
+    else:
+        puts = firewall.files(it.templates, ports)
+        changes = _changed(it, puts)
+        if not changes and not (found.table and found.runs(firewall.UNIT.name)):
+            changes.append(f"load {firewall.RULES}")
+        step = firewall.on_nftables(puts)
+    if changes:
+        return Part("firewall", changes=tuple(changes), steps=(step,))
+    if firewall.REVERT in found.services:
+        # Whoever set it up was cut off before they could log in anew; we have.
+        return Part("firewall", changes=("keep it on",), steps=(firewall.keep(),))
+    return Part("firewall", f"{kind}: {shown}")
+
+
+def _updates(it: Situation) -> Part:
+    if not it.settings.server.updates:
+        return Part("updates", left_out="fabdjango.server.updates is false")
+    put = Put(_UPDATES, it.templates.render("server/updates.conf.j2"))
+    changes = _changed(it, (put,))
+    # One that is masked is not known here: somebody wants it so.
+    asleep = [unit for unit in _TIMERS if unit in it.found.services and not it.found.runs(unit)]
+    changes += [f"enable {', '.join(asleep)}"] if asleep else []
+    return Part("updates", _if_there(it, _UPDATES), tuple(changes), (update_daily(put, asleep),) if changes else ())
+
+
+_UPDATES = PurePosixPath("/etc/apt/apt.conf.d/52fabdjango-updates")
+"""Read after Debian's own, so that it wins."""
+_TIMERS = ("apt-daily.timer", "apt-daily-upgrade.timer")
+
+
 def python_note(settings: Settings, found: Found, pyproject: str) -> str:
     """What there is to say if the host's Python is older than a project's pyproject.toml (its text) asks for; empty if not."""
     wanted = re.search(r"""^\s*requires-python\s*=\s*["']([^"']+)["']""", pyproject, re.MULTILINE)
@@ -552,10 +691,6 @@ def _tls(it: Situation) -> Part | None:  # noqa: ARG001 - SEAM: commands/certifi
     return None
 
 
-def _later(it: Situation) -> Part | None:  # noqa: ARG001
-    return None
-
-
 _BUILDERS: Mapping[str, Callable[[Situation], Part | None]] = {
     "packages": _packages,
     "account": _account,
@@ -563,12 +698,12 @@ _BUILDERS: Mapping[str, Callable[[Situation], Part | None]] = {
     "uv": _uv,
     "database": _database,
     "secrets": _secrets,
-    "programs": _later,
-    "nginx": _later,
-    "logs": _later,
+    "programs": _programs,
+    "nginx": _nginx,
+    "logs": _logs,
     "tls": _tls,
-    "firewall": _later,
-    "updates": _later,
+    "firewall": _firewall,
+    "updates": _updates,
 }
 
 
@@ -589,10 +724,27 @@ def base(parts: Iterable[Part], lock: Lock) -> Phase | None:
     return Phase("server", steps, lock=lock) if steps else None
 
 
-def on_site(it: Situation, parts: Iterable[Part], lock: Lock) -> Phase | None:  # noqa: ARG001
-    """The rest, under the site's lock; None if nothing changes."""
-    steps = tuple(step for part in parts if part.name not in _BASE for step in part.steps)
-    return Phase("site", steps, lock=lock) if steps else None
+def on_site(it: Situation, parts: Iterable[Part], lock: Lock) -> Phase | None:
+    """
+    The rest, under the site's lock; None if nothing changes.
+
+    If nginx does not run with its new file, it gets the old one back; what comes after it is done in any case.
+    """
+    rest = [part for part in parts if part.name not in _BASE]
+    steps = tuple(step for part in rest for step in part.steps)
+    names = [step.name for step in steps]
+    if "nginx-write" not in names:
+        return Phase("site", steps, lock=lock) if steps else None
+    after = names[names.index("nginx-proof") + 1 :]
+    return Phase(
+        "site",
+        steps,
+        undo=(nginx.restore(it.webserver), nginx.reload_back(it.webserver)),
+        undo_from="nginx-write",
+        serving_from="nginx-reload",
+        kept_from=after[0] if after else "",
+        lock=lock,
+    )
 
 
 # --- steps -------------------------------------------------------------------
@@ -703,3 +855,31 @@ def make_folders(owner: str, layout: Layout, names: Iterable[str]) -> Step:
 def open_home(owner: str, home: str) -> Step:
     """``home``: others may pass through the home, and still not list it."""
     return Step("home", f"let nginx pass through {home}", sh("chmod", "o+x", "--", PurePosixPath(home)), user=owner)
+
+
+def enable_service(name: str) -> Step:
+    """``enable-NAME``: Debian's service runs, now and whenever the host boots."""
+    return Step(
+        f"enable-{name}",
+        f"{name} runs, also when the host boots",
+        sh("systemctl", "enable", "--quiet", "--now", "--", f"{name}.service"),
+        user=ROOT,
+        cure=f"see: journalctl -u {name} -n 30",
+    )
+
+
+def rotate_logs(put: Put) -> Step:
+    """``logs``: the file for logrotate, read by it."""
+    body = raw(f'out=$({sh("logrotate", "--debug", "--state", "/dev/null", put.path)} 2>&1) || refuse "$out"')
+    return Step("logs", f"write {put.path}", body, user=ROOT, puts=(put,))
+
+
+def update_daily(put: Put, timers: Iterable[str]) -> Step:
+    """``updates``: security updates every day, by Debian's own timers."""
+    return Step(
+        "updates",
+        "security updates install themselves",
+        block(*(sh("systemctl", "enable", "--quiet", "--now", "--", unit) for unit in timers)),
+        user=ROOT,
+        puts=(put,),
+    )

@@ -153,14 +153,13 @@ def is_interrupted():
 
 
 def services(names):
-    """ActiveState and UnitFileState of units that systemd knows."""
+    """ActiveState, UnitFileState and NeedDaemonReload of units that systemd knows."""
     found = {}
-    for part in output("systemctl", "show", "--property=Id,LoadState,ActiveState,UnitFileState", "--", *names).split(
-        "\n\n"
-    ):
+    wanted = "--property=Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload"
+    for part in output("systemctl", "show", wanted, "--", *names).split("\n\n"):
         values = dict(line.partition("=")[::2] for line in part.strip().splitlines())
         if values.get("LoadState") == "loaded":
-            found[values["Id"]] = [values["ActiveState"], values["UnitFileState"]]
+            found[values["Id"]] = [values["ActiveState"], values["UnitFileState"], values["NeedDaemonReload"]]
     return found
 
 

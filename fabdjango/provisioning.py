@@ -135,7 +135,7 @@ def _tell(runner: Runner, it: Situation, parts: tuple[Part, ...]) -> None:
             there = f" ({part.there})" if part.there else ""
             report.say(f"  changes    {part.name}: {'; '.join(part.changes)}{there}", style="yellow")
         if not runner.dry:
-            for put in (put for step in part.steps for put in step.puts):
+            for put in (put for step in part.steps for put in step.puts if put.content != it.found.text(put.path)):
                 report.show("\n".join(difference(put, it.found.files.get(str(put.path)))))
     note = server.python_note(it.settings, it.found, _pyproject(runner))
     if note:
@@ -176,7 +176,7 @@ def _do(runner: Runner, it: Situation, parts: tuple[Part, ...]) -> None:
             error.state = "nginx runs with the site's file as it was before"
             raise
         except FabdjangoError as error:
-            error.state = "what serves was not touched; what setup has done so far stays, and the next one goes on"
+            error.state = "what was done before this stays, and the next setup goes on from there"
             raise
 
 

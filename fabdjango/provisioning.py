@@ -8,10 +8,19 @@ import sys
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from fabdjango.commands import firewall, nginx, server
-from fabdjango.commands.server import Part, Situation
+from fabdjango.commands import firewall, nginx, server, server_found
+from fabdjango.commands.public_keys import read_keys
+from fabdjango.commands.server import Part
+from fabdjango.commands.server_found import Situation
 from fabdjango.escape import Secret
-from fabdjango.exceptions import ConfigError, ConnectError, FabdjangoError, RevertedError
+from fabdjango.exceptions import (
+    ConfigError,
+    ConnectError,
+    FabdjangoError,
+    RevertedError,
+    StepFailedError,
+    UnknownStateError,
+)
 from fabdjango.layout import Layout
 from fabdjango.plan import ROOT, Phase
 from fabdjango.report import difference
@@ -61,9 +70,9 @@ def _look(runner: Runner) -> Situation:
     site = runner.site
     settings, owner = site.settings, runner.account.owner
     keys = _keys(runner)
-    result = runner.run(server.look(settings, site.layout, owner, runner.account.login))
+    result = runner.run(server_found.look(settings, site.layout, owner, runner.account.login))
     output = {step.name: step.output for step in result.steps}
-    found = server.read_look(output.get("server-look", ""))
+    found = server_found.read_look(output.get("server-look", ""))
     if found.privilege == "password":
         _become_root(runner)
         return _look(runner)
@@ -77,7 +86,7 @@ def _look(runner: Runner) -> Situation:
         site.templates,
         owner,
         found,
-        server.webserver_of(settings, webserver, found),
+        server_found.webserver_of(settings, webserver, found),
         running,
         keys,
         site.host,
@@ -110,7 +119,7 @@ def _keys(runner: Runner) -> tuple[str, ...]:
     for name in runner.site.settings.server.keys:
         path = runner.site.folder / Path(name).expanduser()
         try:
-            lines += server.read_keys(path.read_text(encoding="utf-8"), name)
+            lines += read_keys(path.read_text(encoding="utf-8"), name)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"fabdjango.server.keys: cannot read {path}: {getattr(error, 'strerror', None) or error}",
@@ -175,7 +184,11 @@ def _do(runner: Runner, it: Situation, parts: tuple[Part, ...]) -> None:
         except RevertedError as error:
             error.state = "nginx runs with the site's file as it was before"
             raise
-        except FabdjangoError as error:
+        except UnknownStateError as error:
+            target = runner.site.target
+            error.cure = f"look: fab -H {target} nginx.status\nand: fab -H {target} nginx.check"
+            raise
+        except StepFailedError as error:
             error.state = "what was done before this stays, and the next setup goes on from there"
             raise
 

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from fabric import Connection
 
-from fabdjango.escape import raw
+from fabdjango.escape import Secret, raw
 from fabdjango.exceptions import FabdjangoError, UnknownStateError
 from fabdjango.locking import unlock
 from fabdjango.plan import Lock, Phase, Step
@@ -277,6 +277,93 @@ def test_a_feed_without_the_lock_or_with_a_link_that_breaks(server: EmbeddedServ
 
     threading.Thread(target=break_it, daemon=True).start()
     assert ada.run(Phase("p", (stuck,))).status is None
+
+
+# --- sudo that asks for a password ------------------------------------------------------
+
+ASKING = """#!/bin/sh
+# As sudo with -S: asks on standard error, reads no more than a line for a try, and runs what stands behind --.
+[ "$1 $2 $3 $4" = '-k -S -H -p' ] && prompt=$5 || exit 9
+while [ "$1" != -- ]; do shift; done; shift
+echo "We trust you have received the usual lecture." >&2
+until [ "$CALM" ]; do
+  printf %s "$prompt" >&2; IFS= read -r try || { echo 'sudo: no password was provided' >&2; exit 1; }
+  printf '%s\\n' "$try" >> ~/tries; printf '\\n' >&2
+  [ "$try" = "it's s3cret" ] && break; echo 'Sorry, try again.' >&2
+done
+[ -z "$STRICT" ] || { echo 'ada is not in the sudoers file.' >&2; exit 1; }
+exec "$@"
+"""
+
+
+@pytest.fixture
+def asking(server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that gets what a sudo has taken for passwords."""
+    programs = tmp_path / "it's bin"
+    programs.mkdir()
+    (programs / "sudo").write_text(ASKING)
+    (programs / "sudo").chmod(0o755)
+    monkeypatch.setitem(server._environ, "PATH", f"{programs}:/usr/local/bin:/usr/bin:/bin")
+    monkeypatch.setitem(server._environ, "SSH_CONNECTION", "192.0.2.1 40000 192.0.2.2 2222")
+    return server.home / "tries"
+
+
+def asked(password: str) -> Account:
+    """Who logs in so that sudo is asked; steps of root need nobody else's shell then."""
+    return Account("root", "root", Secret(password))
+
+
+def test_a_password_for_sudo(ada: Deployer, asking: Path) -> None:
+    """It goes where it was asked for, before anything else; the script and its feeds arrive whole."""
+    telling = replace(step("tells", "sha256sum", 'printf "%s\\n" "$SSH_CONNECTION"'), feed=MUCH, user="root")
+    result = ada.transport.run(Phase("p", (telling,)), asked("it's s3cret"), ada.listen)
+    assert (result.status, [each.status for each in result.steps]) == (0, [0])
+    assert result.steps[0].output == f"{SUM}  -\n192.0.2.1 40000 192.0.2.2 2222\n"
+    assert asking.read_text() == "it's s3cret\n"
+    assert not [text for _, _, text in ada.heard if "s3cret" in text or "lecture" in text]
+
+
+@pytest.mark.parametrize("kind", ["leased", "detached"])
+def test_every_session_asks_anew(ada: Deployer, asking: Path, kind: str) -> None:
+    """That which holds the lock, that of an activation, and that which settles it."""
+    account = asked("it's s3cret")
+    if kind == "leased":
+        phase = Phase("phase", (step("one", "echo one"),), lock=ada.lock(), hold=True)
+        assert ada.transport.run(phase, account, ada.listen).status == 0
+        ada.transport.release()
+        assert asking.read_text() == "it's s3cret\n"
+        return
+    result = ada.transport.run(ada.activation(), account, ada.listen)
+    assert result.status == AWAITING
+    ended, _ = ada.transport.settle(result, CONFIRM, None, account, ada.listen)
+    assert ended.status == 0
+    assert asking.read_text() == "it's s3cret\n" * 2
+
+
+def test_a_wrong_password_for_sudo(ada: Deployer, asking: Path) -> None:
+    """One try, and nothing of the script is taken for another one."""
+    with pytest.raises(FabdjangoError) as caught:
+        ada.transport.run(Phase("p", (step("one", "touch ~/begun"),)), asked("it's wr0ng"), ada.listen)
+    user = ada.transport.connection.user
+    assert caught.value.message == f"sudo does not let {user} become root with this password"
+    assert caught.value.output.splitlines()[-1] == "Sorry, try again."
+    assert "wr0ng" not in caught.value.render()
+    assert asking.read_text() == "it's wr0ng\n"
+    assert not (asking.parent / "begun").exists()
+
+
+def test_a_sudo_that_needs_no_password_or_does_not_let_us(
+    server: EmbeddedServer, ada: Deployer, asking: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A password that nobody asks for is not sent; one that does not help is told in sudo's own words."""
+    monkeypatch.setitem(server._environ, "CALM", "1")
+    phase = Phase("p", (step("one", "echo it is"),))
+    assert ada.transport.run(phase, asked("it's s3cret"), ada.listen).steps[0].output == "it is\n"
+    assert not asking.exists()
+    monkeypatch.setitem(server._environ, "STRICT", "1")
+    with pytest.raises(FabdjangoError) as caught:
+        ada.transport.run(phase, asked("it's s3cret"), ada.listen)
+    assert caught.value.output.splitlines()[-1] == "ada is not in the sudoers file."
 
 
 # --- what is told ---------------------------------------------------------------------

@@ -54,7 +54,9 @@ def decide(it: Situation) -> tuple[Part, ...]:
 
 
 def _packages(it: Situation) -> Part:
-    wanted = [name for name in wanted_packages(it.settings) if not (name == "supervisor" and it.has_own_supervisord)]
+    # What somebody has installed in another way stays.
+    own = {"supervisor": it.has_own_supervisord, "nginx": bool(it.webserver.program)}
+    wanted = [name for name in wanted_packages(it.settings) if not own.get(name) or name in it.found.packages]
     missing = [name for name in wanted if name not in it.found.packages]
     there = ", ".join(name for name in wanted if name in it.found.packages)
     changes = [f"install {', '.join(missing)}"] if missing else []

@@ -191,11 +191,15 @@ def facts_of(settings: Settings, found: Found, owner: str) -> Facts:
 
 def webserver_of(settings: Settings, webserver: Webserver, found: Found) -> Webserver:
     """Nginx as it was found, or as Debian's package will bring it."""
-    if webserver.program or not wants_nginx(settings) or "packages" in settings.server.skip:
+    # One that is unpacked and not configured is there, and has no configuration.
+    is_there = webserver.program and (webserver.folder or "nginx" in found.packages)
+    if is_there or not wants_nginx(settings) or "packages" in settings.server.skip:
         return webserver
     path = _site_file(settings)
     return replace(
         webserver,
+        program="",
+        test="",
         root=found.root,
         user="www-data",
         folder=str(_ENABLED),

@@ -32,7 +32,7 @@ _QUIET = (
 # What dpkg does goes on if the link breaks: its output is a file, which is shown meanwhile, and our lock is not for it.
 # Not everything of apt can wait for another apt by itself.
 _PATIENTLY = f"""log=$(mktemp)
-run() {{ "$@" >"$log" 2>&1 9>&- & pid=$!; tail -n +1 -f -s 0.2 --pid=$pid -- "$log"; wait $pid; }}
+run() {{ : >"$log"; "$@" >>"$log" 2>&1 9>&- & pid=$!; tail -n +1 -f -s 0.2 --pid=$pid -- "$log"; wait $pid; }}
 patiently() {{
   n=0; until run "$@"; do
     grep -q -e 'Could not get lock' -e 'was locked by' -- "$log" && [ $n -lt {_APT_WAIT // 5} ] || exit 1
@@ -64,7 +64,19 @@ def install_packages(names: Iterable[str]) -> Step:
 def make_account(name: str, home: str) -> Step:
     """``account``: the account with a home and a login shell; no password opens it."""
     path = quote_path(PurePosixPath(home))
-    words = sh("--create-home", "--home-dir", home, "--shell", "/bin/bash", "--password", "*", "--comment", _COMMENT)
+    words = sh(
+        "--create-home",
+        "--home-dir",
+        home,
+        "--key",
+        "HOME_MODE=0750",
+        "--shell",
+        "/bin/bash",
+        "--password",
+        "*",
+        "--comment",
+        _COMMENT,
+    )
     add = block(
         # A group of that name may be there already.
         otherwise(

@@ -226,7 +226,7 @@ def taken():
                 break
     for path in glob.glob("/etc/nginx/sites-enabled/*") + glob.glob("/etc/nginx/conf.d/*.conf"):
         text = re.sub(r"#.*", "", read(path) or "")
-        for words in re.findall(r"^\s*server_name\s+([^;]+);", text, re.M):
+        for words in re.findall(r"(?:^|[\s;{}])server_name\s+([^;]+);", text):
             for name in words.split():
                 if name in P["domains"] and os.path.basename(path) != P["site"]:
                     found["domain " + name] = path

@@ -42,6 +42,14 @@ BARE = Found(
     python="/usr/bin/python3",
     python_version=(3, 11),
 )
+NGINX = Webserver(
+    program="/usr/sbin/nginx",
+    version="1.22.1",
+    user="www-data",
+    folder="/etc/nginx/sites-enabled",
+    file_path="/etc/nginx/sites-available/blog.conf",
+    link_path="/etc/nginx/sites-enabled/blog.conf",
+)
 SITE = {"user": "deploy", "nginx": {"domains": ["blog.example.com"]}}
 
 
@@ -181,7 +189,7 @@ def test_what_is_there_is_told() -> None:
     ("values", "there", "part", "told"),
     [
         ({}, {"interrupted": True}, "packages", ("finish what dpkg was interrupted in",)),
-        ({"server": {"packages": ["gcc"]}}, {"packages": {}}, "packages", ("install git, python3-venv, ca-certificates, nginx, supervisor, logrotate, gcc",)),
+        ({"server": {"packages": ["gcc"]}}, {"packages": {}}, "packages", ("install git, python3-venv, ca-certificates, supervisor, logrotate, gcc",)),
         ({}, {"keys": ()}, "account", ("let 1 more key log in as deploy: it's ada",)),
         ({}, {"folders": {"/srv": ROOT_FOLDER, str(LAYOUT.root): {**ROOT_FOLDER, "empty": True}}}, "account", ("make the home /home/deploy",)),
         ({}, {"folders": {"/srv": ROOT_FOLDER, str(LAYOUT.root): {**ROOT_FOLDER, "empty": True}}}, "folders", ("give /srv/it's here to deploy", "make releases, venvs, shared, run in /srv/it's here")),
@@ -221,22 +229,15 @@ def test_which_packages(values: dict[str, Any], names: str) -> None:
     assert wanted_packages(sample_settings({**SITE, **values})) == tuple(names.split())
 
 
-def test_a_supervisord_of_the_owners_own_stays() -> None:
-    """Debian's is not installed beside it."""
-    it = situation(it=found(own_supervisord=(True, True)))
-    assert changes(server.decide(it))["packages"] == ("install git, python3-venv, nginx, logrotate",)
+def test_what_was_installed_in_another_way_stays() -> None:
+    """Debian's is not installed beside it; what dpkg has only unpacked is not there yet."""
+    it = situation(it=found(own_supervisord=(True, True)), webserver=NGINX)
+    assert changes(server.decide(it))["packages"] == ("install git, python3-venv, logrotate",)
+    it = situation(webserver=replace(NGINX, folder="", test="no nginx.conf"))
+    assert changes(server.decide(it)) == changes(server.decide(situation()))
 
 
 # --- what is refused ---------------------------------------------------------
-
-NGINX = Webserver(
-    program="/usr/sbin/nginx",
-    version="1.22.1",
-    user="www-data",
-    folder="/etc/nginx/sites-enabled",
-    file_path="/etc/nginx/sites-available/blog.conf",
-    link_path="/etc/nginx/sites-enabled/blog.conf",
-)
 
 
 @pytest.mark.parametrize(
@@ -382,7 +383,7 @@ def test_how_packages_are_installed() -> None:
         # packages (as root): install git, g++
         export DEBIAN_FRONTEND=noninteractive APT_LISTCHANGES_FRONTEND=none NEEDRESTART_SUSPEND=1 UCF_FORCE_CONFFOLD=1
         log=$(mktemp)
-        run() { "$@" >"$log" 2>&1 9>&- & pid=$!; tail -n +1 -f -s 0.2 --pid=$pid -- "$log"; wait $pid; }
+        run() { : >"$log"; "$@" >>"$log" 2>&1 9>&- & pid=$!; tail -n +1 -f -s 0.2 --pid=$pid -- "$log"; wait $pid; }
         patiently() {
           n=0; until run "$@"; do
             grep -q -e 'Could not get lock' -e 'was locked by' -- "$log" && [ $n -lt 60 ] || exit 1
@@ -433,7 +434,7 @@ def test_how_an_account_is_made() -> None:
         else
           set -- --user-group
         fi
-        useradd --create-home --home-dir '/home/it'"'"'s' --shell /bin/bash --password '*' --comment 'Deploys Django sites' "$@" -- deploy
+        useradd --create-home --home-dir '/home/it'"'"'s' --key HOME_MODE=0750 --shell /bin/bash --password '*' --comment 'Deploys Django sites' "$@" -- deploy
         fi
         [ "$(stat -c %U -- '/home/it'"'"'s' 2>/dev/null)" = deploy ] || install -d -o deploy -g "$(id -gn -- deploy)" -m 750 -- '/home/it'"'"'s'
         """

@@ -126,7 +126,7 @@ SERVER = joined(
     else
     | set -- --user-group
     fi
-    useradd --create-home --home-dir /home/deploy --shell /bin/bash --password '*'
+    useradd --create-home --home-dir /home/deploy --key HOME_MODE=0750 --shell /bin/bash --password '*'
         --comment 'Deploys Django sites' "$@" -- deploy
     fi
     [ "$(stat -c %U -- /home/deploy 2>/dev/null)" = deploy ] ||

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -31,6 +32,11 @@ class Put:
     content: str
     mode: int = 0o644
     secret: bool = False
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content, in hexadecimal."""
+        return hashlib.sha256(self.content.encode()).hexdigest()
 
     def __repr__(self) -> str:
         shown = f"{len(self.content)} hidden characters" if self.secret else repr(self.content)

@@ -7,11 +7,13 @@ import getpass
 import sys
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from fabdjango.commands import firewall, nginx, server, server_found
+from fabdjango import webserver
+from fabdjango.commands import certificates, firewall, server, server_found, server_refused
 from fabdjango.commands.public_keys import read_keys
 from fabdjango.commands.server import Part
-from fabdjango.commands.server_found import Situation
+from fabdjango.commands.server_found import Situation, wants_nginx
 from fabdjango.escape import Secret
 from fabdjango.exceptions import (
     ConfigError,
@@ -23,6 +25,7 @@ from fabdjango.exceptions import (
 )
 from fabdjango.layout import Layout
 from fabdjango.plan import ROOT, Phase
+from fabdjango.recipes import Site
 from fabdjango.report import difference
 from fabdjango.runner import Runner
 from fabdjango.transport import Account
@@ -70,27 +73,37 @@ def _look(runner: Runner) -> Situation:
     site = runner.site
     settings, owner = site.settings, runner.account.owner
     keys = _keys(runner)
-    result = runner.run(server_found.look(settings, site.layout, owner, runner.account.login))
+    steps = (
+        server_found.look(settings, site.layout, owner),
+        *(webserver.look(site, owner) if wants_nginx(settings) else ()),
+    )
+    result = runner.run(Phase("look", tuple(map(server_found.as_login, steps)), reads_only=True))
     output = {step.name: step.output for step in result.steps}
     found = server_found.read_look(output.get("server-look", ""))
     if found.privilege == "password":
         _become_root(runner)
         return _look(runner)
-    webserver, running = nginx.Webserver(), ""
-    if output.get("nginx-look") and found.privilege == ROOT:
-        webserver = nginx.read_look(output["nginx-look"])
-        running = nginx.digest_of(output["nginx-ask"]) if webserver.program else ""
-    return Situation(
-        settings,
-        Layout(PurePosixPath(found.root or site.layout.root), settings.project),
-        site.templates,
-        owner,
-        found,
-        server_found.webserver_of(settings, webserver, found),
-        running,
-        keys,
-        site.host,
-    )
+    layout = Layout(PurePosixPath(found.root or site.layout.root), settings.project)
+    it = Situation(settings, layout, site.templates, owner, found, keys=keys, host=site.host)
+    if found.privilege == ROOT and "nginx-look" in output:
+        there = webserver.read_look(settings, output)
+        it = replace(it, webserver=server_found.webserver_of(settings, there.server, found))
+        server_refused.refuse(it)
+        return replace(it, certificate=there.certificate, serving=_serving(site, it, there))
+    server_refused.refuse(it)
+    return it
+
+
+def _serving(site: Site, it: Situation, there: webserver.There) -> Phase | None:
+    """What brings nginx to the site's file and certificate, once the packages are there."""
+    settings, certificate = it.settings, there.certificate
+    if "tls" in settings.server.skip and certificates.is_made(settings):
+        place, key = map(PurePosixPath, certificates.places(settings))
+        settings = certificates.with_certificate(settings, (place, key))
+    if "packages" not in settings.server.skip:
+        certificate = replace(certificate, openssl="to come", certbot="to come")
+    expected = replace(there, server=it.expected, layout=it.layout, certificate=certificate)
+    return webserver.configuration(replace(site, settings=settings, layout=it.layout), expected)
 
 
 def _become_root(runner: Runner) -> None:
@@ -133,7 +146,7 @@ def _keys(runner: Runner) -> tuple[str, ...]:
 
 def _tell(runner: Runner, it: Situation, parts: tuple[Part, ...]) -> None:
     """A line a part, and the difference to every file."""
-    report = runner.report
+    report, present = runner.report, _present(it)
     report.say(f"{runner.site.host} runs {it.found.system[2]}", style="bold")
     for part in parts:
         if part.left_out:
@@ -144,8 +157,9 @@ def _tell(runner: Runner, it: Situation, parts: tuple[Part, ...]) -> None:
             there = f" ({part.there})" if part.there else ""
             report.say(f"  changes    {part.name}: {'; '.join(part.changes)}{there}", style="yellow")
         if not runner.dry:
-            for put in (put for step in part.steps for put in step.puts if put.content != it.found.text(put.path)):
-                report.show("\n".join(difference(put, it.found.files.get(str(put.path)))))
+            for put in part.files if part.changes else ():
+                if put.content != (present.get(str(put.path)) or {}).get("text"):
+                    report.show("\n".join(difference(put, present.get(str(put.path)))))
     note = server.python_note(it.settings, it.found, _pyproject(runner))
     if note:
         report.say(f"  note: {note}", style="yellow")
@@ -158,6 +172,13 @@ def _pyproject(runner: Runner) -> str:
         return ""
 
 
+def _present(it: Situation) -> dict[str, Any]:
+    """Digest and text of the files that are there."""
+    found = {path: each for path, each in it.found.files.items() if each}
+    previous = it.webserver.previous
+    return {**found, str(previous.path): {"digest": previous.digest, "text": previous.content}} if previous else found
+
+
 def _phases(runner: Runner, it: Situation, parts: tuple[Part, ...]) -> list[Phase]:
     site = runner.site
     lock = server.setup_lock(site.holder, site.token, site.settings.lock_wait)
@@ -166,7 +187,7 @@ def _phases(runner: Runner, it: Situation, parts: tuple[Part, ...]) -> list[Phas
 
 
 def _show_shell(runner: Runner, it: Situation, parts: tuple[Part, ...]) -> None:
-    present = {path: each for path, each in it.found.files.items() if each}
+    present = _present(it)
     for phase in _phases(runner, it, parts):
         runner.report.show_phase(phase, present)
     runner.report.say("\nnothing was written: this was a dry run", style="bold")
@@ -178,7 +199,7 @@ def _show_shell(runner: Runner, it: Situation, parts: tuple[Part, ...]) -> None:
 def _do(runner: Runner, it: Situation, parts: tuple[Part, ...]) -> None:
     for phase in _phases(runner, it, parts):
         # The account that owns the site is made here.
-        account = replace(runner.account, owner=ROOT) if phase.name == "server" else runner.account
+        account = replace(runner.account, fence=None, owner=ROOT if phase.name == "server" else runner.account.owner)
         try:
             replace(runner, account=account).run(phase)
         except RevertedError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import re
 import sys
@@ -180,8 +179,7 @@ def difference(put: Put, found: Any) -> list[str]:
     """The change that a Put makes to a file, as a unified diff; of a secret file only that it changes."""
     path = str(put.path)
     before = (found or {}).get("digest") or ""
-    after = hashlib.sha256(put.content.encode()).hexdigest()
-    if before == after:
+    if before == put.digest:
         return [f"# {path}: unchanged"]
     if put.secret:
         return [f"# {path}: {'changes' if before else 'new'} (secret, not shown), mode {put.mode:o}"]

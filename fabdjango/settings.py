@@ -49,7 +49,7 @@ _SERVED = r"|/([A-Za-z0-9_~-][A-Za-z0-9._~-]*/)+"
 _PACKAGE_FORM = "names made of letters, digits, -, _ and ."
 PARTS = (
     *("packages", "account", "folders", "uv", "database", "secrets"),
-    *("programs", "nginx", "logs", "tls", "firewall", "updates"),
+    *("programs", "sudoers", "nginx", "logs", "tls", "firewall", "updates"),
 )
 """What setup does to a server, in its order."""
 

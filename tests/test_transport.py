@@ -310,7 +310,7 @@ def asking(server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def asked(password: str) -> Account:
     """Who logs in so that sudo is asked; steps of root need nobody else's shell then."""
-    return Account("root", "root", Secret(password))
+    return Account("root", "root", password=Secret(password))
 
 
 def test_a_password_for_sudo(ada: Deployer, asking: Path) -> None:

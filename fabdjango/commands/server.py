@@ -7,12 +7,21 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from fabdjango.commands import firewall, managers, nginx, venv
+from fabdjango.commands import certificates, firewall, managers, sudoers, venv
 from fabdjango.commands import server_steps as build
 from fabdjango.commands.manager import MARK, mark_of
 from fabdjango.commands.public_keys import missing_keys, name_of_key
-from fabdjango.commands.server_found import FOLDERS, TIMERS, UPDATES, Found, Situation, logrotate_file, wanted_packages
-from fabdjango.commands.server_refused import refuse, refuse_full_disk
+from fabdjango.commands.server_found import (
+    FOLDERS,
+    TIMERS,
+    UPDATES,
+    Found,
+    Situation,
+    logrotate_file,
+    wanted_packages,
+    wants_nginx,
+)
+from fabdjango.commands.server_refused import refuse_full_disk
 from fabdjango.escape import logrotate_path
 from fabdjango.exceptions import FabdjangoError
 from fabdjango.plan import Lock, Phase, Put, Step
@@ -28,7 +37,7 @@ class Part:
 
     ``there`` is a sentence or empty, ``changes`` are sentences of what ``steps`` will do; without them the part is as
     it should be. ``left_out`` says why it is not seen to. One that is not ``certain`` may come to nothing without
-    that being an error.
+    that being an error. ``shown`` are the files to show, if not those of the steps.
     """
 
     name: str
@@ -37,11 +46,16 @@ class Part:
     steps: tuple[Step, ...] = ()
     left_out: str = ""
     certain: bool = True
+    shown: tuple[Put, ...] | None = None
+
+    @property
+    def files(self) -> tuple[Put, ...]:
+        """The files whose difference tells somebody something."""
+        return self.shown or tuple(put for step in self.steps for put in step.puts)
 
 
 def decide(it: Situation) -> tuple[Part, ...]:
-    """What is there and what will change, part by part in the order of setup; raises what ``refuse`` does."""
-    refuse(it)
+    """What is there and what will change, part by part in the order of setup, where nothing was refused before."""
     parts = []
     for name in PARTS:
         if name in it.settings.server.skip:
@@ -78,11 +92,19 @@ def _account(it: Situation) -> Part:
         changes.append(f"make the home {found.home}")
     if changes:
         steps.append(build.make_account(owner, found.home))
+    app = it.settings.run_as if it.settings.run_as != owner else ""
+    if app and not (found.app and found.app["member"]):
+        changes.append(
+            f"make {owner} a member of the group of {app}"
+            if found.app
+            else f"make the account {app} for the application"
+        )
+        steps.append(build.make_app_account(app, owner))
     if missing:
         changes.append(f"let {len(missing)} more key{'s' * (len(missing) > 1)} log in as {owner}: {named}")
         steps.append(build.authorize(owner, found, missing))
     keys = len([line for line in found.keys if not line.startswith("#")])
-    there = f"{owner}, with {keys} key{'s' * (keys != 1)}" if found.account else ""
+    there = f"{owner}, with {keys} key{'s' * (keys != 1)}" + (f"; {app}" if found.app else "") if found.account else ""
     return Part("account", there, tuple(changes), tuple(steps))
 
 
@@ -149,22 +171,55 @@ def _programs(it: Situation) -> Part:
     return Part("programs", manager.name if it.found.text(manager.files[0].path) else "", tuple(changes), steps)
 
 
+def _sudoers(it: Situation) -> Part:
+    # The list is for programs as they will be on the host.
+    files = {str(put.path): {"text": put.content} for put in it.manager.files}
+    facts = replace(it.facts, managed={**it.facts.managed, **files})
+    manager = managers.find(it.settings, facts, it.layout, it.templates, it.host)
+    puts = sudoers.programs(manager, it.layout)
+    if not puts:
+        return Part("sudoers", left_out=f"nothing is done as root: {manager.name} belongs to {it.owner}")
+    rules = sudoers.rules(it.settings.project, it.owner, puts)
+    changes = _changed(it, (rules,))
+    missing = [put for put in puts if it.found.root_programs.get(str(put.path)) != put.digest]
+    if missing and not changes:
+        changes.append(f"write {len(missing)} programs of root")
+    there = f"{it.owner} may run {len(puts)} programs as root" if not changes else ""
+    steps = (sudoers.install(it.settings.project, it.owner, puts),) if changes else ()
+    return Part("sudoers", there, tuple(changes), steps, shown=(rules,))
+
+
 def _nginx(it: Situation) -> Part:
     settings, webserver = it.settings, it.webserver
     if not settings.nginx.domains:
         return Part("nginx", left_out="fabdjango.nginx.domains is empty")
-    put = nginx.site_file(settings, it.layout, it.templates, webserver)
     changes, steps = [], []
     if it.found.systemd and not it.found.runs("nginx.service"):
         changes.append("let nginx run, also when the host boots")
         steps.append(build.enable_service("nginx"))
-    if (put, "ours", nginx.digest_in(put.content)) != (webserver.previous, webserver.link, it.running):
-        changes.append(f"serve {', '.join(settings.nginx.domains)} with {put.path}")
-        proof = nginx.prove(settings, put.content)
-        steps += [nginx.write(put, webserver.place), nginx.check(webserver), nginx.reload(), proof]
-    return Part(
-        "nginx", f"nginx {webserver.version}".strip() if webserver.program else "", tuple(changes), tuple(steps)
-    )
+    if it.serving:
+        changes.append(f"serve {', '.join(settings.nginx.domains)} with {webserver.place.file}")
+        steps += it.serving.steps
+    there = f"nginx {webserver.version}".strip() if webserver.program else ""
+    return Part("nginx", there, tuple(changes), tuple(steps))
+
+
+def _tls(it: Situation) -> Part:
+    """What it does stands between the steps of nginx, which has to answer for it."""
+    settings, found = it.settings, it.certificate
+    if not (wants_nginx(settings) and certificates.is_wanted(settings)):
+        return Part("tls", left_out="fabdjango.nginx.tls is none")
+    place = certificates.places(settings)[0]
+    if not certificates.is_made(settings):
+        return Part("tls", place)
+    changes = []
+    if why := certificates.fault(settings, found):
+        deed = "make a certificate" if settings.nginx.tls == "self-signed" else "ask for a certificate"
+        changes.append(f"{deed}: {why}")
+    elif not certificates.is_kept(settings, found):
+        changes.append("let certbot renew the certificate")
+    until = f"{place}, good until {found.file.not_after}" if found.file else ""
+    return Part("tls", until, tuple(changes))
 
 
 def _logs(it: Situation) -> Part:
@@ -175,7 +230,8 @@ def _logs(it: Situation) -> Part:
         mark=mark_of(it.settings.project),
         logs=logrotate_path(it.layout.logs / "*.log", "fabdjango.root"),
         user=it.owner,
-        group=it.group,
+        # What the application writes is its group's.
+        group=str(it.found.app["group"]) if it.found.app else it.settings.run_as or it.group,
     )
     put = Put(logrotate_file(it.settings), text)
     changes = _changed(it, (put,))
@@ -252,10 +308,6 @@ def _secrets(it: Situation) -> Part | None:  # noqa: ARG001 - SEAM: commands/env
     return None
 
 
-def _tls(it: Situation) -> Part | None:  # noqa: ARG001 - SEAM: commands/certificates.py
-    return None
-
-
 _BUILDERS: Mapping[str, Callable[[Situation], Part | None]] = {
     "packages": _packages,
     "account": _account,
@@ -264,6 +316,7 @@ _BUILDERS: Mapping[str, Callable[[Situation], Part | None]] = {
     "database": _database,
     "secrets": _secrets,
     "programs": _programs,
+    "sudoers": _sudoers,
     "nginx": _nginx,
     "logs": _logs,
     "tls": _tls,
@@ -297,16 +350,7 @@ def on_site(it: Situation, parts: Iterable[Part], lock: Lock) -> Phase | None:
     """
     rest = [part for part in parts if part.name not in _BASE]
     steps = tuple(step for part in rest for step in part.steps)
-    names = [step.name for step in steps]
-    if "nginx-write" not in names:
+    if not steps or not it.serving:
         return Phase("site", steps, lock=lock) if steps else None
-    after = names[names.index("nginx-proof") + 1 :]
-    return Phase(
-        "site",
-        steps,
-        undo=(nginx.restore(it.webserver), nginx.reload_back(it.webserver)),
-        undo_from="nginx-write",
-        serving_from="nginx-reload",
-        kept_from=after[0] if after else "",
-        lock=lock,
-    )
+    after = steps[steps.index(it.serving.steps[-1]) + 1 :]
+    return replace(it.serving, name="site", steps=steps, kept_from=after[0].name if after else "", lock=lock)

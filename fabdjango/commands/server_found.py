@@ -10,14 +10,15 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from fabdjango import onhost
-from fabdjango.commands import firewall, managers, nginx
+from fabdjango.commands import certificates, firewall, managers, sudoers
 from fabdjango.commands.manager import Manager
 from fabdjango.commands.nginx import Webserver
 from fabdjango.escape import raw
 from fabdjango.exceptions import FabdjangoError
 from fabdjango.facts import Facts
 from fabdjango.layout import Layout
-from fabdjango.plan import Phase, Step
+from fabdjango.plan import LOGIN, ROOT, Phase, Step
+from fabdjango.privileged import FOLDER
 from fabdjango.render import Templates
 from fabdjango.settings import Settings
 
@@ -27,10 +28,12 @@ __all__ = [
     "UPDATES",
     "Found",
     "Situation",
+    "as_login",
     "facts_of",
     "logrotate_file",
     "look",
     "read_look",
+    "serves_as_root",
     "wanted_packages",
     "wants_nginx",
     "webserver_of",
@@ -53,7 +56,8 @@ class Found:
     version and name of the distribution. ``packages`` has the installed versions of those that were asked for.
     ``folders`` and ``files`` have None for what is not there. ``listeners`` are port, program, process id, and whether
     the port is for this host only. ``services`` have ActiveState, UnitFileState and whether systemd must read them again.
-    ``taken`` are names of ours in files of others.
+    ``taken`` are names of ours in files of others. ``app`` is the account of fabdjango.run_as, with whether the owner
+    is a ``member`` of its group, ``root_programs`` are paths and digests of what the owner may run as root.
     """
 
     privilege: str = ""
@@ -63,11 +67,13 @@ class Found:
     home: str = ""
     above: str = ""
     account: Mapping[str, Any] | None = None
+    app: Mapping[str, Any] | None = None
     keys: tuple[str, ...] = ()
     keys_of_login: tuple[str, ...] = ()
     packages: Mapping[str, str] = field(default_factory=dict)
     interrupted: bool = False
     files: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict, repr=False)
+    root_programs: Mapping[str, str] = field(default_factory=dict, repr=False)
     folders: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     services: Mapping[str, list[Any]] = field(default_factory=dict)
     listeners: tuple[tuple[int, str, int, bool], ...] = ()
@@ -103,25 +109,25 @@ else echo '{"privilege": "password"}'; exit 0
 fi"""
 
 
-def look(settings: Settings, layout: Layout, owner: str, login: str) -> Phase:
-    """What there is of all that setup sees to; only reads. Its outputs are for read_look and nginx.read_look."""
-    steps = [_see(settings, layout, owner)]
-    if wants_nginx(settings):
-        steps += [nginx.look(settings, layout, owner), nginx.ask_running(settings)]
-    elevated = [
-        replace(step, user=login, body=raw(_AS_ROOT), interpreter=raw("$as_root python3")) for step in steps[:2]
-    ]
-    # The account that owns the site may not be there yet.
-    return Phase("look", (*elevated, *(replace(step, user=login) for step in steps[2:])), reads_only=True)
+def as_login(step: Step) -> Step:
+    """A step that looks, done by the account that logs in: as root where it needs that, if sudo lets it without a password."""
+    if step.user != ROOT:
+        # The account that owns the site may not be there yet.
+        return replace(step, user=LOGIN)
+    return replace(step, user=LOGIN, body=raw(_AS_ROOT), interpreter=raw("$as_root python3"))
 
 
-def _see(settings: Settings, layout: Layout, owner: str) -> Step:
+def look(settings: Settings, layout: Layout, owner: str) -> Step:
+    """What there is of all that setup sees to, beside nginx and its certificate; its output is for read_look."""
     return Step(
         "server-look",
         "look at the server",
+        user=ROOT,
         program=onhost.source("server_look"),
         parameters={
             "owner": owner,
+            "run_as": settings.run_as,
+            "programs_of_root": str(FOLDER),
             "root": str(layout.root),
             "folders": FOLDERS,
             "python": settings.python,
@@ -146,7 +152,8 @@ def _files(settings: Settings, layout: Layout) -> tuple[PurePosixPath, ...]:
     return (
         PurePosixPath("~/.ssh/authorized_keys"),
         *managers.places(settings, layout),
-        *(_site_file(settings), logrotate_file(settings), firewall.RULES, firewall.UNIT, UPDATES),
+        *(sudoers.rules_path(settings.project), _site_file(settings), logrotate_file(settings)),
+        *(firewall.RULES, firewall.UNIT, UPDATES),
     )
 
 
@@ -232,25 +239,30 @@ def wants_nginx(settings: Settings) -> bool:
     return bool(settings.nginx.domains) and "nginx" not in settings.server.skip
 
 
+def serves_as_root(settings: Settings) -> bool:
+    """True if root's own supervisor or systemd runs the site's programs."""
+    return settings.manager == "systemd" or settings.supervisor.level in ("auto", "system")
+
+
 def _wants_supervisor(settings: Settings) -> bool:
-    return (
-        settings.manager == "supervisor"
-        and settings.supervisor.level != "virtualenv"
-        and "programs" not in settings.server.skip
-    )
+    return settings.manager == "supervisor" and settings.supervisor.level != "virtualenv"
 
 
 def wanted_packages(settings: Settings) -> tuple[str, ...]:
     """The Debian packages that a site with these settings needs on its host."""
+    own = settings.server
+    of_parts: dict[str, tuple[str, ...]] = {
+        "nginx": ("nginx",) if settings.nginx.domains else (),
+        "tls": certificates.packages(settings) if wants_nginx(settings) else (),
+        "programs": ("supervisor",) if _wants_supervisor(settings) else (),
+        "sudoers": ("sudo",) if serves_as_root(settings) else (),
+        "logs": ("logrotate",),
+        "firewall": (own.firewall,) if own.firewall != "none" else (),
+        "updates": ("unattended-upgrades",) if own.updates else (),
+    }
     names = ["git", "python3-venv", "ca-certificates"]
-    names += ["nginx"] if wants_nginx(settings) else []
-    names += ["supervisor"] if _wants_supervisor(settings) else []
-    names += ["logrotate"] if "logs" not in settings.server.skip else []
-    if settings.server.firewall != "none" and "firewall" not in settings.server.skip:
-        names.append(settings.server.firewall)
-    if settings.server.updates and "updates" not in settings.server.skip:
-        names.append("unattended-upgrades")
-    return tuple(dict.fromkeys([*names, *settings.server.packages]))
+    names += [name for part, found in of_parts.items() if part not in own.skip for name in found]
+    return tuple(dict.fromkeys([*names, *own.packages]))
 
 
 # --- everything that decisions take --------------------------------------------
@@ -262,7 +274,7 @@ class Situation:
     Everything that decisions take.
 
     ``layout`` has the home directory filled in, ``keys`` are lines of authorized_keys, ``webserver`` is nginx as it is
-    or will be, ``running`` the digest that it names.
+    or will be, ``serving`` what brings it to the site's file and certificate, or None if it is so already.
     """
 
     settings: Settings
@@ -271,7 +283,8 @@ class Situation:
     owner: str
     found: Found
     webserver: Webserver = field(default_factory=Webserver)
-    running: str = ""
+    certificate: certificates.Found = field(default_factory=certificates.Found)
+    serving: Phase | None = None
     keys: tuple[str, ...] = ()
     host: str = ""
 
@@ -305,3 +318,11 @@ class Situation:
     def group(self) -> str:
         """The group of the account that owns the site."""
         return str(self.found.account["group"]) if self.found.account else self.owner
+
+    @property
+    def expected(self) -> Webserver:
+        """Nginx as it will be when its turn comes: installed, and let through to the site."""
+        server, passed = self.webserver, self.found.home if self.opens_home else ""
+        to_come = "" if "packages" in self.settings.server.skip else "nginx"
+        blocked = tuple(path for path in server.blocked if path != passed)
+        return replace(server, program=server.program or to_come, blocked=blocked)

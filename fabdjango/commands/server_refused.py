@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import PurePosixPath
 
 from fabdjango.commands import nginx
@@ -28,10 +27,8 @@ def refuse(it: Situation) -> None:
     _refuse_folders(it)
     if wants_nginx(it.settings):
         _refuse_listeners(it)
-        there = it.webserver.program or ("" if "packages" in it.settings.server.skip else "to come")
-        nginx.refuse_foreign(it.settings, it.layout, replace(it.webserver, program=there), it.host)
-        blocked = tuple(path for path in it.webserver.blocked if not (it.opens_home and path == it.found.home))
-        nginx.refuse_unreachable(replace(it.webserver, blocked=blocked), it.host)
+        nginx.refuse_foreign(it.settings, it.layout, it.expected, it.host)
+        nginx.refuse_unreachable(it.expected, it.host)
     for name, path in it.found.taken.items():
         setting = "nginx.domains" if name.startswith("domain") else f"project than {it.settings.project}"
         raise FabdjangoError(
@@ -58,6 +55,12 @@ def _refuse_system(found: Found, host: str) -> None:
 
 
 def _refuse_account(it: Situation) -> None:
+    if it.found.app and it.found.app["uid"] == 0:
+        raise FabdjangoError(
+            f"the account {it.settings.run_as} is root by another name",
+            host=it.host,
+            cure="choose another fabdjango.run_as",
+        )
     if it.owner == ROOT:
         raise FabdjangoError(
             "fabdjango.user is root, and setup gives the site an account of its own",

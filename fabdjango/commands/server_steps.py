@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from fabdjango.commands.server_found import Found, Situation
-from fabdjango.escape import block, otherwise, quote, quote_path, raw, sh, when
+from fabdjango.escape import Shell, block, otherwise, quote, quote_path, raw, sh, when
 from fabdjango.layout import Layout
 from fabdjango.plan import ROOT, Put, Step
 
@@ -15,6 +15,7 @@ __all__ = [
     "enable_service",
     "install_packages",
     "make_account",
+    "make_app_account",
     "make_folders",
     "make_root",
     "open_home",
@@ -24,7 +25,6 @@ __all__ = [
 
 _APT_WAIT = 300
 """Seconds that another apt may take; a server that was just made installs updates first."""
-_COMMENT = "Deploys Django sites"
 # Nothing asks, nothing that runs is restarted because a library changed, and what somebody changed in /etc stays.
 _QUIET = (
     """export DEBIAN_FRONTEND=noninteractive APT_LISTCHANGES_FRONTEND=none NEEDRESTART_SUSPEND=1 UCF_FORCE_CONFFOLD=1"""
@@ -64,31 +64,12 @@ def install_packages(names: Iterable[str]) -> Step:
 def make_account(name: str, home: str) -> Step:
     """``account``: the account with a home and a login shell; no password opens it."""
     path = quote_path(PurePosixPath(home))
-    words = sh(
-        "--create-home",
-        "--home-dir",
-        home,
-        "--key",
-        "HOME_MODE=0750",
-        "--shell",
-        "/bin/bash",
-        "--password",
-        "*",
-        "--comment",
-        _COMMENT,
-    )
-    add = block(
-        # A group of that name may be there already.
-        otherwise(
-            raw(f"getent group {quote(name)} >/dev/null"), sh("set", "--", "--gid", name), raw("set -- --user-group")
-        ),
-        raw(f'useradd {words} "$@" -- {quote(name)}'),
-    )
+    own_home = ("--create-home", "--home-dir", home, "--key", "HOME_MODE=0750", "--shell", "/bin/bash")
     return Step(
         "account",
         f"make the account {name}",
         block(
-            when(raw(f"! getent passwd {quote(name)} >/dev/null"), add),
+            _add(name, "Deploys Django sites", *own_home, "--password", "*"),
             raw(
                 f'[ "$(stat -c %U -- {path} 2>/dev/null)" = {quote(name)} ] || '
                 f'install -d -o {quote(name)} -g "$(id -gn -- {quote(name)})" -m 750 -- {path}'
@@ -96,6 +77,31 @@ def make_account(name: str, home: str) -> Step:
         ),
         user=ROOT,
     )
+
+
+def make_app_account(name: str, owner: str) -> Step:
+    """``application``: the account that runs the application, which nobody logs in to; the owner is in its group."""
+    nowhere = ("--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin")
+    return Step(
+        "application",
+        f"make the account {name}, and {owner} a member of its group",
+        block(
+            _add(name, "Runs a Django site", *nowhere),
+            raw(f'usermod --append --groups "$(id -gn -- {quote(name)})" -- {quote(owner)}'),
+        ),
+        user=ROOT,
+    )
+
+
+def _add(name: str, comment: str, *words: str) -> Shell:
+    add = block(
+        # A group of that name may be there already.
+        otherwise(
+            raw(f"getent group {quote(name)} >/dev/null"), sh("set", "--", "--gid", name), raw("set -- --user-group")
+        ),
+        raw(f'useradd {sh(*words, "--comment", comment)} "$@" -- {quote(name)}'),
+    )
+    return when(raw(f"! getent passwd {quote(name)} >/dev/null"), add)
 
 
 def authorize(name: str, found: Found, lines: Iterable[str]) -> Step:

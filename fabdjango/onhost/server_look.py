@@ -53,6 +53,15 @@ def account_named(name):
     return {"uid": found.pw_uid, "group": group, "home": found.pw_dir, "shell": found.pw_shell}
 
 
+def application():
+    """The account that is to run the application, unless it is the owner; None if it is not there."""
+    found = account_named(P["run_as"]) if P["run_as"] not in ("", P["owner"]) else None
+    if found:
+        group = grp.getgrgid(pwd.getpwnam(P["run_as"]).pw_gid)
+        found["member"] = P["owner"] in group.gr_mem or (OWNER or {}).get("group") == group.gr_name
+    return found
+
+
 def as_owner(deed):
     """What ``deed`` gives when the owner of the site does it: root must not be led to files of others by a link."""
     if OWNER is None:
@@ -257,11 +266,13 @@ answer = {
     "root": ROOT,
     "home": HOME,
     "account": OWNER,
+    "app": application(),
     "keys": (as_owner(lambda: keys_of(HOME)) or []),
     "keys_of_login": keys_of(LOGIN["home"]) if LOGIN else [],
     "packages": packages(P["packages"]),
     "interrupted": is_interrupted(),
     "files": dict(files([path for path in NAMED if path not in OWN]), **(as_owner(lambda: files(OWN)) or {})),
+    "root_programs": {path: digest(path) for path in glob.glob(P["programs_of_root"] + "/*")},
     "folders": {path: folder(path) for path in [HOME, ROOT, ancestor(ROOT), *PLACES]},
     "above": ancestor(os.path.dirname(ROOT)),
     "services": services(P["services"]) if P["services"] else {},

@@ -28,7 +28,7 @@ VALUES: dict[str, Any] = {
     "user": "deploy",
     "venv": {"installer": "pip"},
     "nginx": {"domains": ["blog.example.com"]},
-    "server": {"skip": ["programs", "logs"]},
+    "server": {"skip": ["programs", "sudoers", "logs"]},
 }
 FOLDER = {"owner": "deploy", "mode": 0o755, "folder": True, "empty": False}
 SITE = "/etc/nginx/sites-available/blog.conf"
@@ -95,7 +95,7 @@ class Host(RecordingTransport):
 
 LOOKING = """\
 == look
--- server-look as root: look at the server
+-- server-look as (login): look at the server
 port=${SSH_CONNECTION##* }; case $port in ''|*[!0-9]*) port=0;; esac
 command -v python3 >/dev/null || refuse 'python3 is not installed on the host'
 if [ "$(id -u)" = 0 ]; then as_root="env FABDJANGO_PORT=$port"
@@ -104,7 +104,7 @@ elif sudo -n true 2>/dev/null; then as_root="sudo -n -H env FABDJANGO_PORT=$port
 else echo '{"privilege": "password"}'; exit 0
 fi
 $as_root python3 - # Look at the server; print what was found as one line of JSON. Writes nothing.
--- nginx-look as root: look at nginx
+-- nginx-look as (login): look at nginx
 port=${SSH_CONNECTION##* }; case $port in ''|*[!0-9]*) port=0;; esac
 command -v python3 >/dev/null || refuse 'python3 is not installed on the host'
 if [ "$(id -u)" = 0 ]; then as_root="env FABDJANGO_PORT=$port"
@@ -113,7 +113,7 @@ elif sudo -n true 2>/dev/null; then as_root="sudo -n -H env FABDJANGO_PORT=$port
 else echo '{"privilege": "password"}'; exit 0
 fi
 $as_root python3 - # Look at nginx and the site's file for it; print what was found as one line of JSON. Writes nothing.
--- nginx-ask as root: ask the running nginx
+-- nginx-ask as (login): ask the running nginx
 python3 - # Ask nginx over loopback until its answer is the wanted one, or the time is over.
 """
 SERVER = joined(
@@ -205,10 +205,12 @@ def test_a_bare_server() -> None:
         "+ssh-ed25519 AAAAC3Nza it's ada",
         "  changes    folders: make /srv/the blog for deploy; make releases, venvs, shared, run in /srv/the blog",
     ]
-    assert [line for line in shown if line.startswith(("  unchanged", "  left out"))][:5] == [
+    assert [line for line in shown if line.startswith(("  unchanged", "  left out"))][:7] == [
         "  left out   uv: pip installs: fabdjango.venv.installer",
         "  left out   programs: it is done by hand: fabdjango.server.skip",
+        "  left out   sudoers: it is done by hand: fabdjango.server.skip",
         "  left out   logs: it is done by hand: fabdjango.server.skip",
+        "  left out   tls: fabdjango.nginx.tls is none",
         "  left out   firewall: fabdjango.server.firewall is none",
         "  left out   updates: fabdjango.server.updates is false",
     ]
@@ -309,7 +311,7 @@ def test_a_password_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
         host = Asking()
         it = on(host, account=Account("deploy", "ada"))
         call(setup, it)
-        assert host.accounts == [Account("deploy", "ada"), Account("deploy", "root", Secret("it's s3cret"))]
+        assert host.accounts == [Account("deploy", "ada"), Account("deploy", "root", password=Secret("it's s3cret"))]
         assert it.report.redactor.hide("it's s3cret") == "********"
         assert "s3cret" not in host.transcript + "".join(said(it)) + repr(host.accounts)
     assert asked == ["Password for sudo on the hosts (it is not shown): "]
@@ -330,7 +332,7 @@ def test_a_password_that_nobody_can_be_asked_for(monkeypatch: pytest.MonkeyPatch
 
 # --- the firewall --------------------------------------------------------------
 
-_RULES = {"firewall": "ufw", "skip": ["nginx", "programs", "logs"]}
+_RULES = {"firewall": "ufw", "skip": ["nginx", "programs", "sudoers", "logs"]}
 _ON = "Status: active\n22/tcp  ALLOW  Anywhere\n80/tcp  ALLOW  Anywhere\n443/tcp  ALLOW  Anywhere\n"
 
 

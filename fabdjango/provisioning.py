@@ -47,6 +47,7 @@ def setup(runner: Runner) -> None:
         return
     _do(runner, before, parts)
     _keep_firewall(runner, parts)
+    _join_groups(runner, parts)
     left = [part for part in server.decide(_look(runner)) if part.changes and part.certain]
     if left:
         raise FabdjangoError(
@@ -224,3 +225,9 @@ def _keep_firewall(runner: Runner, parts: tuple[Part, ...]) -> None:
         error.state = "the host opens its firewall again by itself within two minutes; all else is set up"
         raise
     runner.run(Phase("firewall", (firewall.keep(),), lock=runner.site.lock))
+
+
+def _join_groups(runner: Runner, parts: tuple[Part, ...]) -> None:
+    """An account has become a member of a group: a connection of its own does not know that yet, a new one does."""
+    if any(step.name == "application" for part in parts for step in part.steps):
+        runner.transport.reconnect()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import pty
 import re
 import shlex
 import signal
+import ssl
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -104,6 +107,15 @@ class Server:
     def status(self, host: str = DOMAIN, path: str = "/") -> int:
         """The status that nginx answers with, asked from outside."""
         return answer(self.machine, 80, path, host)[0]
+
+    def https_status(self, host: str) -> int:
+        """The same over https, whoever signed the certificate."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        link = http.client.HTTPSConnection(self.machine.address, timeout=10, context=context)
+        with contextlib.closing(link):
+            link.request("GET", "/", headers={"Host": host})
+            return link.getresponse().status
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +274,14 @@ def test_cut_off_while_dpkg_works(server: Server) -> None:
     "pause",
     [
         *("after:packages", "after:account", "before:root", "before:uv"),
-        *("before:configure", "after:configure", "after:nginx-write", "before:nginx-proof", "after:logs"),
+        *(
+            "before:configure",
+            "after:configure",
+            "after:sudoers",
+            "after:nginx-write",
+            "before:nginx-proof",
+            "after:logs",
+        ),
     ],
 )
 def test_cut_off(server: Server, pause: str) -> None:
@@ -348,10 +367,11 @@ def test_what_was_changed_by_hand_is_shown_and_put_right(server: Server) -> None
 SHOP: dict[str, Any] = {
     "project": "shop",
     "user": "shop",
+    "run_as": "www-shop",
     "root": "/srv/it's shop",
     "manager": "systemd",
     "processes": {"worker": {"command": "sleep 'a b' || sleep 1000"}},
-    "nginx": {"domains": ["shop.example.com"]},
+    "nginx": {"domains": ["shop.example.com"], "tls": "self-signed"},
     "server": {"firewall": "nftables", "updates": True},
 }
 
@@ -380,6 +400,7 @@ def test_a_password_for_sudo(server: Server) -> None:
     assert "canary" not in outcome.output + outcome.error
     assert "canary" not in server.run(f"journalctl -q --after-cursor {shlex.quote(cursor)}; cat /var/log/apt/*.log")
     assert server.run("systemctl is-enabled shop-web@a shop-worker fabdjango-firewall") == "enabled\n" * 3
+    assert server.run("id -nG shop") == "shop www-shop\n"
 
 
 def test_being_asked_on_a_terminal(server: Server) -> None:
@@ -450,14 +471,22 @@ def test_a_firewall_that_nobody_could_log_in_through(server: Server) -> None:
 
 
 def test_two_sites_side_by_side(server: Server, daemon: Daemon) -> None:
-    """The second one's programs are units, and a deploy with sudo's password brings it up; the first one never noticed."""
+    """The second one's owner may run a few programs as root and nothing else; the first one never noticed."""
     commit = with_site(server, daemon)
     server.configure(**SHOP)
+    server.fab("deploy", f"--commit={commit}", login="shop").ended()
+    assert server.status("shop.example.com") == 308
+    assert server.https_status("shop.example.com") == 200
+    assert server.run("ps -o user= -p $(systemctl show --property=MainPID --value shop-web@a)") == "www-shop\n"
+    assert "all " in server.fab("server.doctor", login="shop").ended().last_line
+    # By whom it is deployed does not matter.
     server.fab("-f", given_password(server, PASSWORD), "deploy", f"--commit={commit}", login="ada").ended()
-    assert server.status("shop.example.com") == 200
     assert server.status() == 200
+    given = given_password(server, PASSWORD)
+    last = f"unchanged: {server.machine.address} is set up"
+    assert server.fab("-f", given, "setup", login="ada").ended().last_line == last
     server.configure()
-    assert server.fab("setup").ended().last_line == f"unchanged: {server.machine.address} is set up"
+    assert server.fab("setup").ended().last_line == last
 
 
 @pytest.mark.nightly
@@ -472,7 +501,7 @@ def test_debian_13(tmp_path: Path, daemon: Daemon) -> None:
         server.configure(**{**SHOP, "server": {"firewall": "ufw", "updates": True}})
         server.fab("-f", given, "setup", login="deploy").ended()
         server.fab("-f", given, "deploy", f"--commit={commit}", login="deploy").ended()
-        assert server.status("shop.example.com") == 200
+        assert server.https_status("shop.example.com") == 200
         outcome = server.fab("-f", given, "setup", login="deploy").ended()
         assert outcome.last_line == f"unchanged: {machine.address} is set up"
     finally:

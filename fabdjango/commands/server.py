@@ -155,6 +155,14 @@ def _if_there(it: Situation, path: PurePosixPath) -> str:
     return "" if it.found.text(path) is None else str(path)
 
 
+def _secrets(it: Situation) -> Part:
+    made = [name for name, source in sorted(it.settings.secrets.items()) if source.generate]
+    if not made:
+        return Part("secrets", left_out="fabdjango.secrets has none that are made on the host")
+    # Of several hosts, setup sees one at a time.
+    return Part("secrets", left_out=f"the first deploy makes {', '.join(made)}, the same on every host")
+
+
 def _programs(it: Situation) -> Part:
     managers.refuse_other(it.settings, it.facts, it.layout, it.host)
     manager = it.manager
@@ -297,14 +305,10 @@ def python_note(settings: Settings, found: Found, pyproject: str) -> str:
     return f"{settings.python} of the host is {version}, and the project's pyproject.toml asks for {wanted[1]}"
 
 
-# --- seams: parts that are built elsewhere -----------------------------------
+# --- seam: a part that is built elsewhere --------------------------------------
 
 
 def _database(it: Situation) -> Part | None:  # noqa: ARG001 - SEAM: commands/database.py: create(…)
-    return None
-
-
-def _secrets(it: Situation) -> Part | None:  # noqa: ARG001 - SEAM: commands/environment.py: generate(settings, layout)
     return None
 
 

@@ -164,6 +164,7 @@ def test_a_bare_server() -> None:
             "make releases, venvs, shared, run in /srv/it's here",
         ),
         "uv": ("install uv in /srv/it's here/tools, or let pip install where it cannot be had",),
+        "secrets": "- fabdjango.secrets has none that are made on the host",
         "programs": (
             "let supervisor run, also when the host boots",
             "write /etc/supervisor/conf.d/blog.conf",
@@ -204,6 +205,7 @@ def test_what_is_there_is_told() -> None:
         "account": "deploy, with 1 key",
         "folders": "/srv/it's here",
         "uv": "/usr/bin/uv",
+        "secrets": "- fabdjango.secrets has none that are made on the host",
         "programs": "systemd",
         "sudoers": "deploy may run 16 programs as root",
         "nginx": "nginx 1.22.1",
@@ -236,6 +238,7 @@ def test_what_is_there_is_told() -> None:
         ({"server": {"firewall": "ufw"}}, {"ufw": "Status: inactive\n", "ssh_ports": (2222,)}, "firewall", ("allow 80, 443, 2222", "let ufw shut all others")),
         ({"server": {"firewall": "ufw"}}, {"ssh_ports": (22, 8000)}, "firewall", ("allow 8000",)),
         ({"server": {"updates": True}}, {"services": {"apt-daily.timer": ["inactive", "disabled", "no"]}}, "updates", ("enable apt-daily.timer",)),
+        ({"secrets": {"SECRET_KEY": "generate", "A": {"file": "a"}}}, {}, "secrets", "- the first deploy makes SECRET_KEY, the same on every host"),
         ({"server": {"skip": ["nginx", "logs"]}}, {}, "nginx", "- it is done by hand: fabdjango.server.skip"),
         ({"nginx": {"domains": []}}, {}, "nginx", "- fabdjango.nginx.domains is empty"),
         ({"venv": {"installer": "pip"}}, {"uv": ""}, "uv", "- pip installs: fabdjango.venv.installer"),

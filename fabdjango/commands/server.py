@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -81,31 +81,42 @@ def _packages(it: Situation) -> Part:
 
 def _account(it: Situation) -> Part:
     found, owner = it.found, it.owner
-    home = found.folders.get(found.home)
-    wanted = it.keys or tuple(line for line in found.keys_of_login if not line.startswith("#"))
-    missing = missing_keys(wanted, found.keys)
-    named = ", ".join(map(name_of_key, missing))
-    changes, steps = [], []
+    home, deeds = found.folders.get(found.home), []
     if found.account is None:
-        changes.append(f"make the account {owner}, at home in {found.home}, without a password")
-    elif home is None or home["owner"] != owner:
-        changes.append(f"make the home {found.home}")
-    if changes:
-        steps.append(build.make_account(owner, found.home))
-    app = it.settings.run_as if it.settings.run_as != owner else ""
-    if app and not (found.app and found.app["member"]):
-        changes.append(
-            f"make {owner} a member of the group of {app}"
-            if found.app
-            else f"make the account {app} for the application"
+        deeds.append(
+            (
+                f"make the account {owner}, at home in {found.home}, without a password",
+                build.make_account(owner, found.home),
+            )
         )
-        steps.append(build.make_app_account(app, owner))
-    if missing:
-        changes.append(f"let {len(missing)} more key{'s' * (len(missing) > 1)} log in as {owner}: {named}")
-        steps.append(build.authorize(owner, found, missing))
+    elif home is None or home["owner"] != owner:
+        deeds.append((f"make the home {found.home}", build.make_account(owner, found.home)))
+    deeds += [*_application(it), *_keys(it)]
     keys = len([line for line in found.keys if not line.startswith("#")])
-    there = f"{owner}, with {keys} key{'s' * (keys != 1)}" + (f"; {app}" if found.app else "") if found.account else ""
-    return Part("account", there, tuple(changes), tuple(steps))
+    there = [f"{owner}, with {keys} key{'s' * (keys != 1)}"] if found.account else []
+    there += [it.settings.run_as] if found.account and found.app else []
+    return Part("account", "; ".join(there), tuple(each for each, _ in deeds), tuple(step for _, step in deeds))
+
+
+def _application(it: Situation) -> Iterator[tuple[str, Step]]:
+    """The account that runs the application, unless it is the owner's own."""
+    app, found = it.settings.run_as, it.found.app
+    if app in ("", it.owner) or (found and found["member"]):
+        return
+    change = (
+        f"make {it.owner} a member of the group of {app}" if found else f"make the account {app} for the application"
+    )
+    yield change, build.make_app_account(app, it.owner)
+
+
+def _keys(it: Situation) -> Iterator[tuple[str, Step]]:
+    """Those who may log in as the owner: as the settings say, or as they may for the account that sets up."""
+    wanted = it.keys or tuple(line for line in it.found.keys_of_login if not line.startswith("#"))
+    missing = missing_keys(wanted, it.found.keys)
+    if missing:
+        many = f"{len(missing)} more key{'s' * (len(missing) > 1)}"
+        change = f"let {many} log in as {it.owner}: {', '.join(map(name_of_key, missing))}"
+        yield change, build.authorize(it.owner, it.found, missing)
 
 
 def _folders(it: Situation) -> Part:
@@ -260,26 +271,28 @@ def _firewall(it: Situation) -> Part:
             cure="leave fabdjango.server.firewall at none",
         )
     ports = sorted({*found.ssh_ports, 80, 443})
-    shown = ", ".join(map(str, ports))
-    changes: list[str] = []
-    if kind == "ufw":
-        allowed = firewall.allowed_by_ufw(found.ufw)
-        missing = [port for port in ports if port not in allowed]
-        changes = [f"allow {', '.join(map(str, missing))}"] if missing else []
-        changes += [] if allowed else ["let ufw shut all others"]
-        step = firewall.on_ufw(missing, active=bool(allowed))
-    else:
-        puts = firewall.files(it.templates, ports)
-        changes = _changed(it, puts)
-        if not changes and not (found.table and found.runs(firewall.UNIT.name)):
-            changes.append(f"load {firewall.RULES}")
-        step = firewall.on_nftables(puts)
-    if changes:
-        return Part("firewall", changes=tuple(changes), steps=(step,))
-    if firewall.REVERT in found.services:
+    changes, step = _ufw(it, ports) if kind == "ufw" else _nftables(it, ports)
+    if not changes and firewall.REVERT in found.services:
         # Whoever set it up was cut off before they could log in anew; we have.
-        return Part("firewall", changes=("keep it on",), steps=(firewall.keep(),))
-    return Part("firewall", f"{kind}: {shown}")
+        changes, step = ["keep it on"], firewall.keep()
+    there = "" if changes else f"{kind}: {', '.join(map(str, ports))}"
+    return Part("firewall", there, tuple(changes), (step,) if changes else ())
+
+
+def _ufw(it: Situation, ports: Iterable[int]) -> tuple[list[str], Step]:
+    allowed = firewall.allowed_by_ufw(it.found.ufw)
+    missing = [port for port in ports if port not in allowed]
+    changes = [f"allow {', '.join(map(str, missing))}"] if missing else []
+    changes += [] if allowed else ["let ufw shut all others"]
+    return changes, firewall.on_ufw(missing, active=bool(allowed))
+
+
+def _nftables(it: Situation, ports: Iterable[int]) -> tuple[list[str], Step]:
+    puts = firewall.files(it.templates, ports)
+    changes = _changed(it, puts)
+    if not changes and not (it.found.table and it.found.runs(firewall.UNIT.name)):
+        changes.append(f"load {firewall.RULES}")
+    return changes, firewall.on_nftables(puts)
 
 
 def _updates(it: Situation) -> Part:

@@ -489,6 +489,17 @@ def test_two_sites_side_by_side(server: Server, daemon: Daemon) -> None:
     assert server.fab("setup").ended().last_line == last
 
 
+def test_logs_that_the_application_writes(server: Server) -> None:
+    """Rotated although they belong to an account that the owner is not, and written on in the same file."""
+    folder = shlex.quote("/srv/it's shop/shared/log")
+    server.run(
+        f"install -d -o shop -g www-shop -m 2775 {folder}; cd {folder}; umask 002; runuser -u www-shop -- sh -c '"
+        'exec 9>> "a b.log"; echo first >&9; touch ready; while [ -e ready ]; do sleep 0.05; done; echo second >&9\' &'
+        "while [ ! -e ready ]; do sleep 0.05; done; logrotate -f /etc/logrotate.d/fabdjango-shop; rm ready; wait"
+    )
+    assert server.run(f"cd {folder}; tail -v *") == "==> a b.log <==\nsecond\n\n==> a b.log.1 <==\nfirst\n"
+
+
 @pytest.mark.nightly
 def test_debian_13(tmp_path: Path, daemon: Daemon) -> None:
     """Two commands, by an account with sudo's password, whose sudo takes a terminal for every command."""

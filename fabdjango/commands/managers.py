@@ -66,7 +66,9 @@ def services(settings: Settings, layout: Layout) -> tuple[str, ...]:
     """The units that start the site's programs when the host boots; none for a supervisord of the owner's own."""
     if settings.manager == "systemd":
         return systemd.Systemd(settings, layout, _held(settings, layout)).enabled
-    return ("supervisor.service",) if settings.supervisor.level in ("auto", "system") else ()
+    if settings.supervisor.level not in ("auto", "system"):
+        return ()
+    return ("supervisor.service", *(["cron.service"] if settings.schedule else []))
 
 
 def program_names(settings: Settings, layout: Layout) -> tuple[str, ...]:

@@ -179,13 +179,15 @@ def _programs(it: Situation) -> Part:
     manager = it.manager
     changes = _changed(it, manager.files)
     units = managers.services(it.settings, it.layout) if not it.has_own_supervisord else ()
-    asleep = [unit for unit in units if it.found.services.get(unit, ["", "", "no"])[1:] != ["enabled", "no"]]
     first = []
-    if it.settings.manager == "supervisor" and units and not it.found.runs(*units):
-        changes.insert(0, "let supervisor run, also when the host boots")
-        first.append(build.enable_service("supervisor"))
-    elif asleep and not changes:
-        changes.append(f"enable {', '.join(asleep)}")
+    if it.settings.manager == "supervisor":
+        idle = [unit.removesuffix(".service") for unit in units if not it.found.runs(unit)]
+        changes[:0] = [f"let {name} run, also when the host boots" for name in idle]
+        first = [build.enable_service(name) for name in idle]
+    elif not changes:
+        # Units that run are a deployment's business.
+        asleep = [unit for unit in units if it.found.services.get(unit, ["", "", ""])[1:] != ["enabled", "no"]]
+        changes = [f"enable {', '.join(asleep)}"] if asleep else []
     steps = (*first, *manager.install(), manager.check(), manager.configure()) if changes else ()
     return Part("programs", manager.name if it.found.text(manager.files[0].path) else "", tuple(changes), steps)
 

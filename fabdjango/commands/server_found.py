@@ -254,7 +254,7 @@ def wanted_packages(settings: Settings) -> tuple[str, ...]:
     of_parts: dict[str, tuple[str, ...]] = {
         "nginx": ("nginx",) if settings.nginx.domains else (),
         "tls": certificates.packages(settings) if wants_nginx(settings) else (),
-        "programs": ("supervisor",) if _wants_supervisor(settings) else (),
+        "programs": ("supervisor", *(["cron"] if settings.schedule else [])) if _wants_supervisor(settings) else (),
         "sudoers": ("sudo",) if serves_as_root(settings) else (),
         "logs": ("logrotate",),
         "firewall": (own.firewall,) if own.firewall != "none" else (),

@@ -105,6 +105,7 @@ def done(values: Mapping[str, Any] | None = None, **more: Any) -> Situation:
     services = [
         *("nginx.service", "supervisor.service", firewall.UNIT.name, "apt-daily.timer", "apt-daily-upgrade.timer"),
         *(f"blog-{name}.service" for name in ("web@a", "web@b", "worker")),
+        *("cron.service", "blog-job-tidy.timer"),
     ]
     after = {
         "account": {"uid": 1001, "group": "deploy", "home": "/home/deploy", "shell": "/bin/bash"},
@@ -184,12 +185,15 @@ def test_a_bare_server() -> None:
 EVERYTHING = {
     "manager": "systemd",
     "processes": {"worker": {"command": "celery -A blog 'worker'"}},
+    "schedule": {"tidy": {"at": "daily", "command": "clearsessions"}},
     "venv": {"installer": "uv"},
     "server": {"firewall": "nftables", "updates": True, "packages": ["libpq-dev"]},
 }
 
 
-@pytest.mark.parametrize("values", [{}, EVERYTHING, {"server": {"firewall": "ufw"}}])
+@pytest.mark.parametrize(
+    "values", [{}, EVERYTHING, {"server": {"firewall": "ufw"}, "schedule": EVERYTHING["schedule"]}]
+)
 def test_what_is_as_it_should_be_is_left_alone(values: dict[str, Any]) -> None:
     """A second run has no steps."""
     parts = decided(done(values))
@@ -207,7 +211,7 @@ def test_what_is_there_is_told() -> None:
         "uv": "/usr/bin/uv",
         "secrets": "- fabdjango.secrets has none that are made on the host",
         "programs": "systemd",
-        "sudoers": "deploy may run 16 programs as root",
+        "sudoers": "deploy may run 18 programs as root",
         "nginx": "nginx 1.22.1",
         "logs": "/etc/logrotate.d/fabdjango-blog",
         "tls": "- fabdjango.nginx.tls is none",
@@ -226,6 +230,7 @@ def test_what_is_there_is_told() -> None:
         ({}, {"folders": {"/srv": ROOT_FOLDER, str(LAYOUT.root): {**ROOT_FOLDER, "empty": True}}}, "folders", ("give /srv/it's here to deploy", "make releases, venvs, shared, run in /srv/it's here")),
         ({}, {"services": {"nginx.service": ["active", "enabled", "no"], "supervisor.service": ["active", "disabled", "no"]}}, "programs", ("let supervisor run, also when the host boots",)),
         ({}, {"services": {"nginx.service": ["failed", "enabled", "no"], "supervisor.service": ["active", "enabled", "no"]}}, "nginx", ("let nginx run, also when the host boots",)),
+        ({"schedule": EVERYTHING["schedule"]}, {"services": {"cron.service": ["inactive", "enabled", "no"], "supervisor.service": ["active", "enabled", "no"]}}, "programs", ("let cron run, also when the host boots",)),
         ({"manager": "systemd"}, {"services": {"blog-web@a.service": ["inactive", "enabled", "yes"], "blog-web@b.service": ["inactive", "enabled", "no"]}}, "programs", ("enable blog-web@a.service",)),
         ({}, {"root_programs": {}}, "sudoers", ("write 15 programs of root",)),
         ({"supervisor": {"level": "virtualenv"}}, {}, "sudoers", "- nothing is done as root: supervisor in a virtualenv belongs to deploy"),
@@ -256,6 +261,7 @@ def test_what_is_missing(values: dict[str, Any], there: dict[str, Any], part: st
         ({"nginx": {"domains": [], "tls": "self-signed"}}, "git python3-venv ca-certificates supervisor sudo logrotate"),
         ({"manager": "systemd"}, "git python3-venv ca-certificates nginx sudo logrotate"),
         ({"supervisor": {"level": "virtualenv"}}, "git python3-venv ca-certificates nginx logrotate"),
+        ({"schedule": EVERYTHING["schedule"]}, "git python3-venv ca-certificates nginx supervisor cron sudo logrotate"),
         ({"server": {"skip": ["programs", "sudoers", "nginx", "logs"], "firewall": "ufw"}}, "git python3-venv ca-certificates ufw"),
         ({"server": {"skip": ["firewall", "updates"], "firewall": "ufw", "updates": True}}, "git python3-venv ca-certificates nginx supervisor sudo logrotate"),
         ({"nginx": {"domains": ["a.example.com"], "tls": "letsencrypt"}}, "git python3-venv ca-certificates nginx openssl certbot supervisor sudo logrotate"),

@@ -56,6 +56,7 @@ class Server:
             "repository": self.repository.url,
             "user": "site",
             "nginx": {"domains": [DOMAIN]},
+            "schedule": {"tidy": {"at": "7 4 * * *", "command": "clearsessions"}},
             "shared": ["data/", "media/"],
             "environment": {"BLOG_SECRET_KEY": SECRET, "BLOG_ALLOWED_HOSTS": f"{DOMAIN},shop.example.com"},
             **settings,
@@ -246,7 +247,7 @@ def test_a_plan_writes_nothing(server: Server) -> None:
     server.configure()
     before = server.run(LEDGER)
     plan, dry = server.fab("server.plan").ended(), server.fab("--dry", "setup").ended()
-    assert "  changes    packages: install git, python3-venv, nginx, supervisor, logrotate" in plan.output
+    assert "  changes    packages: install git, python3-venv, nginx, supervisor, cron, logrotate" in plan.output
     assert "+++ /etc/supervisor/conf.d/blog.conf" in plan.output
     assert "useradd --create-home --home-dir /home/site" in dry.output
     assert server.run(LEDGER) == before
@@ -371,6 +372,7 @@ SHOP: dict[str, Any] = {
     "root": "/srv/it's shop",
     "manager": "systemd",
     "processes": {"worker": {"command": "sleep 'a b' || sleep 1000"}},
+    "schedule": {"tidy": {"at": "daily", "command": "clearsessions"}},
     "nginx": {"domains": ["shop.example.com"], "tls": "self-signed"},
     "server": {"firewall": "nftables", "updates": True},
 }

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -86,6 +86,8 @@ def _default(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "`true`" if value else "`false`"
+    if isinstance(value, Mapping):
+        return f"`{', '.join(f'{key}: {item}' for key, item in value.items())}`"
     return f"`{', '.join(map(str, value)) if isinstance(value, tuple) else value}`"
 
 

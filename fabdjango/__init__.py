@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from fabdjango.collection import (
     config,
+    db,
     django,
     env,
     git,
@@ -32,6 +33,7 @@ from fabdjango.version import __version__
 __all__ = [
     "__version__",
     "config",
+    "db",
     "django",
     "env",
     "git",

@@ -19,6 +19,7 @@ from invoke.vendor import yaml
 
 from fabdjango.configuration import Layer
 from fabdjango.namespaces import config as _config
+from fabdjango.namespaces import db as _db
 from fabdjango.namespaces import deploy as _top
 from fabdjango.namespaces import django as _django
 from fabdjango.namespaces import env as _env
@@ -40,6 +41,7 @@ from fabdjango.tasking import plain_task
 
 __all__ = [
     "config",
+    "db",
     "django",
     "env",
     "git",
@@ -68,6 +70,7 @@ _NAMESPACES = {
     "nginx": _nginx,
     "tls": _tls,
     "maintenance": _maintenance,
+    "db": _db,
     "release": _release,
     "server": _server,
     "config": _config,
@@ -117,6 +120,7 @@ systemd = _namespace("systemd")
 nginx = _namespace("nginx")
 tls = _namespace("tls")
 maintenance = _namespace("maintenance")
+db = _namespace("db")
 release = _namespace("release")
 server = _namespace("server")
 config = _namespace("config")
@@ -193,6 +197,7 @@ for _each in (
     nginx,
     tls,
     maintenance,
+    db,
     release,
     server,
     config,

@@ -112,6 +112,9 @@ class CalledOffError(FabdjangoError):
 class StepFailedError(FabdjangoError):
     """A step on the host ended with an error before anything that serves was touched."""
 
+    lost = False
+    """True if the link broke, so that nobody told how it ended."""
+
 
 class CommandError(StepFailedError):
     """A command of the operator's own ended with ``exit_code``; what it did is not for us to say."""

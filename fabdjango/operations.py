@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import get_origin
 
 from fabdjango import locking, recipes, rollout
-from fabdjango.commands import django, git, managers, venv
+from fabdjango.commands import database, django, git, managers, venv
 from fabdjango.commands import release as releases
 from fabdjango.configuration import Resolved
 from fabdjango.deploying import done, prepared
@@ -137,7 +137,15 @@ def migrate(runner: Runner, release: str) -> None:
     """Apply the migrations of a release, whatever they are."""
     site = runner.site
     entry = {"event": "migrate", "release": release, "by": site.holder}
-    runner.do(django.migrate(site.settings, site.layout, release_path(runner, release), None, entry))
+    path, layout = release_path(runner, release), site.layout
+    if str(layout.root).startswith("~"):
+        # A program is told of files, and no shell fills that in.
+        layout = _at_home(runner)[1]
+    step = django.migrate(site.settings, layout, path, None, entry)
+    if site.settings.database.backup_before_migrate:
+        runner.do(database.backup(site.settings, layout, path, site.holder, before_migrate=True), step)
+    else:
+        runner.do(step)
 
 
 def upload_settings(runner: Runner) -> None:
@@ -319,7 +327,7 @@ def history(runner: Runner, count: int) -> None:
         more = f", {len(entry['migrations'])} migrations" if entry.get("migrations") else ""
         more += f", {' '.join(entry['variables'])}" if entry.get("variables") else ""
         runner.report.show(
-            f"{entry.get('time')}  {entry.get('event'):<8}  {entry.get('release'):<18}  {entry.get('result')}"
+            f"{entry.get('time')}  {entry.get('event'):<8}  {entry.get('release') or entry.get('file', ''):<18}  {entry.get('result')}"
             f"{more}, by {entry.get('by')}"
         )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from fabdjango import onhost
-from fabdjango.commands import django, environment, git, gunicorn, managers, nginx, static, sudoers, venv
+from fabdjango.commands import database, django, environment, git, gunicorn, managers, nginx, static, sudoers, venv
 from fabdjango.commands import release as releases
 from fabdjango.commands.manager import MARK, Manager, other_slot
 from fabdjango.commands.wheels import Wheels, install_wheels, pack_wheels, receive_wheels, without_index
@@ -206,6 +206,7 @@ def check_settings(settings: Settings) -> None:
     managers.check_names(settings)
     managers.check_account(settings)
     nginx.check_settings(settings)
+    database.check_settings(settings, layout_of(settings))
     static.check_shared(settings, layout_of(settings))
     env_assignments(settings.environment)
     environment.check_secrets(settings)

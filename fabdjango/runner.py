@@ -220,7 +220,9 @@ class Runner:
         message = f"the connection broke during {title or phase.name}"
         if phase.serving_from:
             return UnknownStateError(message, host=host, step=title, cure=cure, lost=True)
-        return StepFailedError(message, host=host, step=title, state="nothing that serves was touched", cure=cure)
+        error = StepFailedError(message, host=host, step=title, state="nothing that serves was touched", cure=cure)
+        error.lost = True
+        return error
 
     def _state_after_revert(self, phase: Phase) -> str:
         back = any(step.name == "health-back" for step in phase.undo)

@@ -24,7 +24,7 @@ from invoke.context import Context
 
 from fabdjango import recipes
 from fabdjango.board import Board
-from fabdjango.commands import managers
+from fabdjango.commands import database, managers
 from fabdjango.configuration import Layer, Resolved, environment_layer, resolve
 from fabdjango.escape import Redactor, Secret
 from fabdjango.exceptions import ConfigError
@@ -167,6 +167,7 @@ def _site(context: Context, resolved: Resolved, host: str, target: str, task: st
     elsewhere = {*resolved.settings.processes, *resolved.settings.schedule} - {*settings.processes, *settings.schedule}
     root = local_root(context)
     templates = _templates(root)
+    redactor.add(*database.secrets_of(settings))
     redactor.add(*(url for url in (settings.venv.index_url, *settings.venv.extra_index_urls) if "@" in url))
 
     def fetched(asking: bool = True) -> Private:

@@ -19,6 +19,7 @@ __all__ = [
     "ROOT_KEY",
     "VARIABLE",
     "Activation",
+    "Database",
     "Django",
     "Git",
     "Gunicorn",
@@ -313,6 +314,50 @@ class Nginx:
     )
 
 
+_IDENTIFIER = r"|[a-z0-9_][a-z0-9_-]{0,62}"
+
+
+@dataclass(frozen=True)
+class Database:
+    """The database, if fabdjango is to make it; backups are taken of whatever the project uses."""
+
+    engine: Literal["none", "postgresql", "mysql", "sqlite"] = setting(
+        "What db.create and setup make; none leaves the database to you. mysql is MariaDB too.", "none"
+    )
+    server: Literal["local", "elsewhere"] = setting(
+        "local is the host's own server, with a password that is made there and stays there; elsewhere is one behind url.",
+        "local",
+    )
+    url: str = setting(
+        "Address of a database elsewhere, as postgres://user:password@host:5432/name.",
+        "",
+        secret=True,
+        pattern=r"|[!-~]+",
+        form="an address without spaces, other characters as %20",
+    )
+    name: str = setting(
+        "Name of the database on the host; empty is the project's.",
+        "",
+        pattern=_IDENTIFIER,
+        form="small letters, digits, _ and -",
+    )
+    user: str = setting(
+        "The role that owns it; empty is the project's name.",
+        "",
+        pattern=_IDENTIFIER,
+        form="small letters, digits, _ and -",
+    )
+    variables: Mapping[str, Literal["url", "name", "user", "password", "host", "port"]] = setting(
+        "Environment variables by which the project's settings learn of it.", {"DATABASE_URL": "url"}
+    )
+    path: str = setting("The file of an SQLite database: a path below shared.", "db.sqlite3")
+    backups: int = setting("Backups to keep.", 10, minimum=1)
+    backup_before_migrate: bool = setting("Back up in every deploy that has migrations to apply.", False)
+    backup_path: str = setting(
+        "Folder of the backups on the host; {root} is the site's.", "{root}/backups", pattern=r"(/|~/|\{root\}/).+"
+    )
+
+
 @dataclass(frozen=True)
 class Activation:
     """How traffic goes over from one release to the next."""
@@ -486,6 +531,7 @@ class Settings:
     supervisor: Supervisor = setting("", Supervisor())
     systemd: Systemd = setting("", Systemd())
     nginx: Nginx = setting("", Nginx())
+    database: Database = setting("", Database())
     activation: Activation = setting("", Activation())
     processes: Mapping[str, Process] = setting("Programs beside gunicorn, by name.", {})
     schedule: Mapping[str, Job] = setting("What runs by the clock, by name.", {})

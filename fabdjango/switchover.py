@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from fabdjango.commands import activation, django, environment, gunicorn, managers
+from fabdjango.commands import activation, database, django, environment, gunicorn, managers
 from fabdjango.commands import release as releases
 from fabdjango.commands.manager import SLOTS
 from fabdjango.facts import DjangoFacts, Facts, Reversal
@@ -280,4 +280,12 @@ def _migrates(plan: Deployment, found: DjangoFacts) -> bool:
 def _migrate(plan: Deployment, entry: Mapping[str, object], found: DjangoFacts) -> tuple[Step, ...]:
     names = [f"{each.app}.{each.name}" for each in found.migrations] if found is not ANY_MIGRATION else None
     step = django.migrate(plan.site.settings, plan.layout, plan.path, names, entry)
-    return with_hooks(plan, step)
+    return (*_backup(plan), *with_hooks(plan, step))
+
+
+def _backup(plan: Deployment) -> tuple[Step, ...]:
+    """The database as it is before the migrations; if it cannot be kept, nothing is changed."""
+    site = plan.site
+    if not site.settings.database.backup_before_migrate:
+        return ()
+    return (database.backup(site.settings, plan.layout, plan.path, site.holder, before_migrate=True),)

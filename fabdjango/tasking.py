@@ -108,7 +108,7 @@ def fleet_task(
                     own_settings.reset(token)
 
             def on_all(contexts: Sequence[Context], redactor: Redactor, *args: Any, **kwargs: Any) -> None:
-                words = {name: kwargs.pop(name) for name in _CHOICE if name in kwargs}
+                words = {name: kwargs.pop(name) for name in choice if name in kwargs}
                 with fleet_of(contexts, redactor, called, Choice(**words, asks=asks)) as fleet:
                     function(fleet, *args, **kwargs)
 

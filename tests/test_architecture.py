@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from fabdjango import onhost
+
 PACKAGE = Path(__file__).resolve().parent.parent / "fabdjango"
 ONHOST = sorted(path for path in (PACKAGE / "onhost").glob("*.py") if path.name != "__init__.py")
 MODULES = sorted(
@@ -82,6 +84,8 @@ ROOMS: dict[str, set[str]] = {
     "checking": {"fleet"} | _HOST | _RUNNING | _DECIDED,
     "operations": {"locking", "generating"} | _WHOLE | _HOST | _RUNNING | _DECIDED,
     "programs": {"operations"} | _HOST | _DECIDED,
+    "localdatabase": set(),
+    "databases": {"operations", "localdatabase", "fleet"} | _HOST | _DECIDED,
     "webserver": _HOST | _DECIDED,
     "comparing": {"report"} | _HOST | _DECIDED,
     "variables": {"fleet", "deploying", "generating", "board"} | _HOST | _DECIDED,
@@ -95,6 +99,7 @@ ROOMS: dict[str, set[str]] = {
             "operations",
             "programs",
             "webserver",
+            "databases",
             "overview",
             "checking",
             "jobs",
@@ -304,6 +309,18 @@ def test_builders_read_no_clock_and_no_environment() -> None:
     }
     found = {module: sorted(set(imports(module)) & impure) for module in MODULES if room_of(module) in pure}
     assert {module: names for module, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize("path", ONHOST, ids=lambda path: path.stem)
+def test_parts_keep_out_of_each_others_way(path: Path) -> None:
+    """A program stands behind its parts in one text: none of them may define what another one has defined."""
+    found = []
+    for node in ast.parse(onhost.source(path.stem)).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.append(node.name)
+        elif isinstance(node, ast.Assign):
+            found += [each.id for each in node.targets if isinstance(each, ast.Name) and each.id.isupper()]
+    assert [name for name in found if found.count(name) > 1] == []
 
 
 @pytest.mark.parametrize("path", ONHOST, ids=lambda path: path.stem)

@@ -198,6 +198,29 @@ def test_the_order_of_an_activation(values: dict[str, Any], steps: list[str]) ->
     assert phase.record == LAYOUT.run / "activations", "it outlives its session"
 
 
+@pytest.mark.parametrize(
+    ("values", "leads", "found", "steps"),
+    [
+        (
+            {"backup_before_migrate": True},
+            True,
+            recipes.ANY_MIGRATION,
+            ["still", "backup", "before_migrate", "migrate"],
+        ),
+        ({}, True, recipes.ANY_MIGRATION, ["still", "before_migrate", "migrate", "slots"]),
+        ({"backup_before_migrate": True}, True, DjangoFacts(), ["still", "slots", "configure", "slot"]),
+        ({"backup_before_migrate": True}, False, recipes.ANY_MIGRATION, ["still", "slots", "configure", "slot"]),
+    ],
+    ids=["wanted", "not wanted", "no migration", "another host migrates"],
+)
+def test_a_backup_before_migrations(values: dict[str, Any], leads: bool, found: DjangoFacts, steps: list[str]) -> None:
+    """Before the project's own commands for that moment; if it fails, nothing has been changed."""
+    plan = deployment({"database": values, "hooks": {"before_migrate": ["./it's"]}, **NGINX})
+    phase = switchover.activate(replace(plan, leads=leads), found)
+    assert names(phase.steps)[:4] == steps
+    assert phase.undo_from == "configure"
+
+
 def test_the_other_slot_is_taken() -> None:
     """Beside the one that serves; on an empty host it is a; with one slot there is no other."""
     assert (deployment().slot, deployment().old_slot) == ("b", "a")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import example, given, settings
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from supervisor.options import UnhosedConfigParser  # type: ignore[import-untyped]
 
 from fabdjango import recipes, switchover
-from fabdjango.commands import django
+from fabdjango.commands import database, django
 from fabdjango.configuration import Layer, Resolved, environment_layer, resolve
 from fabdjango.escape import Secret
 from fabdjango.exceptions import ConfigError, FabdjangoError
@@ -761,6 +762,13 @@ def uv_words(it: Planned) -> list[str]:
     return [word for call in it.installed() for word in call.words]
 
 
+def made(it: Planned) -> Mapping[str, Any]:
+    """What the program that makes the database is told, as JSON brings it there."""
+    (step,) = database.create(it.settings, it.plan.layout)
+    found: Mapping[str, Any] = json.loads(json.dumps(step.parameters, default=Secret.reveal))
+    return found
+
+
 def is_text(row: Any) -> bool:
     """True for a setting that holds text in some way."""
     return row.kind is str or "[str" in str(row.kind) or "Mapping" in str(row.kind)
@@ -852,6 +860,27 @@ ARRIVALS: dict[str, Case | None] = {
     ),
     # Their encoders are held to nginx's grammar in tests/test_escape.py, its file in tests/commands/test_nginx.py.
     **dict.fromkeys(row.key for row in setting_rows() if row.key.startswith("nginx.") and is_text(row)),
+    "database.url": Case(
+        lambda it: made(it)["values"]["url"],
+        dress=lambda value: f"postgres://it%27s:{quote(value, '', errors='replace')}@db.example.com/blog",
+        more={"database": {"engine": "postgresql", "server": "elsewhere"}},
+    ),
+    "database.name": Case(lambda it: made(it)["name"], more={"database": {"engine": "postgresql"}}),
+    "database.user": Case(lambda it: made(it)["user"], more={"database": {"engine": "postgresql"}}),
+    "database.variables": Case(
+        lambda it: made(it)["variables"],
+        dress=lambda value: {value: "url"},
+        more={"database": {"engine": "postgresql"}},
+    ),
+    "database.path": Case(
+        lambda it: str(PurePosixPath(made(it)["path"]).relative_to(it.plan.layout.shared)),
+        dress=lambda value: str(PurePosixPath(value)),
+        more={"database": {"engine": "sqlite"}},
+    ),
+    "database.backup_path": Case(
+        lambda it: database.backup(it.settings, it.plan.layout, it.plan.path, "").parameters["folder"],
+        dress=lambda value: str(PurePosixPath(f"/it's/{value}")),
+    ),
     "health.path": Case(lambda it: requested(it, "path"), dress=lambda value: f"/{value}"),
     "health.text": Case(lambda it: it.step("health").parameters["text"]),
     "health.host": Case(lambda it: requested(it, "host")),

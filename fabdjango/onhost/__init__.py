@@ -7,14 +7,19 @@ from importlib.resources import files
 
 __all__ = ["source"]
 
+_BACKUPS = ("backup_files", "postgresql_backup", "mysql_backup", "sqlite_backup", "site_database")
 _PARTS = {
     "change_env": ("env_store", "env_lines"),
     "check_django": ("project",),
     "compare_env": ("env_store", "env_lines"),
+    "database_backup": ("telling", "project", "journal", *_BACKUPS),
+    "database_backups": ("telling", "backup_files"),
+    "database_create": ("telling", "env_store", "postgresql_server", "mysql_server"),
+    "database_restore": ("telling", "project", "journal", *_BACKUPS),
     "django_start": ("project", "schema"),
     "generate_secrets": ("env_store",),
     "list_env": ("env_store", "env_lines"),
-    "migrate": ("project", "schema"),
+    "migrate": ("project", "schema", "journal"),
     "reverse_plan": ("project", "schema"),
     "survey": ("env_store",),
     "tell_secrets": ("env_store",),

@@ -252,23 +252,7 @@ def end_early(what, cure=""):
     sys.exit(1)
 
 
-# --- the journal -------------------------------------------------------------
-
-
-def write_journal(entry):
-    """Append a line with the host's time, at once and for good."""
-    line = json.dumps(dict({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}, **entry))
-    handle = os.open(P["journal"], os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        size = os.fstat(handle).st_size
-        # A power cut may have left half a line.
-        torn = size and os.pread(handle, 1, size - 1) != b"\n"
-        data = (b"\n" if torn else b"") + line.encode() + b"\n"
-        if os.write(handle, data) != len(data):
-            raise OSError("the disk is full")
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+# --- the mark ---------------------------------------------------------------
 
 
 def begin(planned):
@@ -293,7 +277,7 @@ def finish_for_the_dead():
     done = [name for name in mark["planned"] if (name in names) != gone]
     if done:
         result = "reversed" if gone else "applied"
-        write_journal(dict(mark["entry"], result=result, migrations=done, note="the process was killed"))
+        write_journal(P["journal"], dict(mark["entry"], result=result, migrations=done, note="the process was killed"))
         note("an earlier process was killed after it had %s %s" % (result, ", ".join(done)))
     os.unlink(P["mark"])
 
@@ -485,7 +469,7 @@ def work():
             entry = {"result": answer["result"], "migrations": answer["migrations"]}
             if answer["failed"]:
                 entry["failed"] = answer["failed"]
-            write_journal(dict(P["entry"], **entry))
+            write_journal(P["journal"], dict(P["entry"], **entry))
         except OSError as error:
             problem = "%sthe journal cannot be written: %s" % (problem + "\n" if problem else "", error)
     if after is not None and plan:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import pwd
+import shlex
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -29,6 +32,12 @@ SECRET_KEY = 40 * "x"
 ALLOWED_HOSTS = ["blog.example.com"]
 INSTALLED_APPS = ["posts"]
 DATABASES = json.loads(os.environ["DATABASES"])
+if "mysql" in os.environ["DATABASES"]:
+    # Django wants mysqlclient, which would have to be compiled.
+    import pymysql
+
+    pymysql.version_info = (2, 2, 7, "final", 0)
+    pymysql.install_as_MySQLdb()
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 """
@@ -59,13 +68,39 @@ INITIAL = """migrations.CreateModel("Post", [
 ])"""
 
 
+def begin(name: str, folder: Path, environment: Mapping[str, str], /, **parameters: object) -> subprocess.Popen[str]:
+    """Begin one of the programs as a step does; it is complete in its standard input, and has a process group of its own."""
+    data = repr(json.dumps(parameters))
+    text = f"import json as _json\nPARAMETERS = _json.loads({data})\n{onhost.source(name)}\n"
+    process = subprocess.Popen(
+        [sys.executable, "-"],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdin
+    process.stdin.write(text)
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
 @dataclasses.dataclass(frozen=True)
 class Project:
-    """A Django project with one app, called posts; ``databases`` is its DATABASES, ``environ`` more variables."""
+    """
+    A Django project with one app, called posts; ``databases`` is its DATABASES, ``environ`` more variables.
+
+    ``superuser`` is the way to its PostgreSQL for the test itself.
+    """
 
     path: Path
     databases: Mapping[str, Any]
     environ: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    superuser: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def write(self, name: str, *operations: str, after: str = "", replaces: tuple[str, ...] = ()) -> None:
         """A migration made of operations, as Python source, after the one called ``after``."""
@@ -88,31 +123,17 @@ class Project:
             "DJANGO_SETTINGS_MODULE": "blog.settings",
             "PYTHONDONTWRITEBYTECODE": "1",
             "DATABASES": json.dumps(self.databases),
+            "FABDJANGO_RUN": "R1",
             "TOLD": str(self.path / "told"),
             "GO": str(self.path / "go"),
             **self.environ,
         }
 
-    def start(self, name: str, **parameters: object) -> subprocess.Popen[str]:
-        """Begin one of the programs as a step does; it is complete in its standard input."""
-        data = repr(json.dumps(parameters))
-        text = f"import json as _json\nPARAMETERS = _json.loads({data})\n{onhost.source(name)}\n"
-        process = subprocess.Popen(
-            [sys.executable, "-"],
-            cwd=self.path,
-            env=self.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert process.stdin
-        process.stdin.write(text)
-        process.stdin.close()
-        process.stdin = None
-        return process
+    def start(self, name: str, /, **parameters: object) -> subprocess.Popen[str]:
+        """Begin one of the programs as a step does."""
+        return begin(name, self.path, self.environment, **parameters)
 
-    def run(self, name: str, **parameters: object) -> tuple[int, str]:
+    def run(self, name: str, /, **parameters: object) -> tuple[int, str]:
         """The exit status and the output of a program."""
         process = self.start(name, **parameters)
         output, _ = process.communicate(timeout=60)
@@ -174,7 +195,8 @@ class Project:
         if database["ENGINE"].endswith("sqlite3"):
             session: Any = sqlite3.connect(database["NAME"], isolation_level=None)
         else:
-            session = psycopg.connect(host=database["HOST"], user="postgres", dbname=database["NAME"], autocommit=True)
+            way = {"host": database["HOST"], "user": "postgres", **self.superuser}
+            session = psycopg.connect(**way, dbname=database["NAME"], autocommit=True)
         for each in statements:
             session.execute(each)
         return session
@@ -194,7 +216,7 @@ class Project:
         self.hold("BEGIN", *statements, "COMMIT").close()
 
 
-def make_project(path: Path, databases: Mapping[str, Any]) -> Project:
+def make_project(path: Path, databases: Mapping[str, Any], superuser: Mapping[str, Any] | None = None) -> Project:
     """A project with its first migration."""
     for name, text in {
         "blog/__init__.py": "",
@@ -207,7 +229,7 @@ def make_project(path: Path, databases: Mapping[str, Any]) -> Project:
     (path / "run").mkdir()
     for fifo in ("told", "go"):
         os.mkfifo(path / fifo)
-    project = Project(path, databases)
+    project = Project(path, databases, superuser=superuser or {})
     project.write("0001_initial", INITIAL)
     return project
 
@@ -219,18 +241,35 @@ def lite(tmp_path: Path) -> Project:
     return make_project(path, {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(path / "db.sqlite3")}})
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Path]:
-    """The folder of the socket of a PostgreSQL of our own; it is gone afterwards."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found or os.getuid() != 0:
-        why = "PostgreSQL is not installed (apt-get install postgresql)" if not found else "needs root"
+def need_root(*, there: object = True, package: str = "") -> None:
+    """Skip, or fail where nothing may be skipped, without root or without what a Debian package brings."""
+    why = "needs root" if there else f"not installed: apt-get install {package}"
+    if not there or os.getuid() != 0:
         if REQUIRED:
             pytest.fail(why)
         pytest.skip(why)
+
+
+def free_port() -> str:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return str(held.getsockname()[1])
+
+
+@contextlib.contextmanager
+def server(*options: str, access: str = "") -> Iterator[Path]:
+    """
+    The folder of the socket of a PostgreSQL of our own, gone afterwards.
+
+    ``options`` are more words for the server; ``access`` is its pg_hba.conf, if not everybody may come in.
+    """
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    need_root(there=found, package="postgresql")
     programs, account = found[-1].parent, pwd.getpwnam("postgres")
     folder = Path(tempfile.mkdtemp(prefix="fabdjango-pg-"))
     os.chown(folder, account.pw_uid, account.pw_gid)
+    folder.chmod(0o755)
 
     def as_postgres(*words: str | Path) -> None:
         subprocess.run(
@@ -246,13 +285,23 @@ def cluster() -> Iterator[Path]:
 
     data = folder / "data"
     as_postgres(programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--no-locale")
+    if access:
+        (data / "pg_hba.conf").write_text(access)
     control = (programs / "pg_ctl", "-D", data, "-w")
-    as_postgres(*control, "-o", f"-k {folder} -h '' -c fsync=off", "-l", folder / "log", "start")
+    words = shlex.join(["-k", str(folder), "-c", "fsync=off", *options])
+    as_postgres(*control, "-o", words, "-l", folder / "log", "start")
     try:
         yield folder
     finally:
         as_postgres(*control, "-m", "immediate", "stop")
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Path]:
+    """The folder of the socket of a PostgreSQL that lets everybody in."""
+    with server("-h", "") as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -262,6 +311,47 @@ def postgres(tmp_path: Path, cluster: Path, request: pytest.FixtureRequest) -> P
     subprocess.run(["psql", "-q", "-h", cluster, "-U", "postgres", "-c", f"CREATE DATABASE {name}"], check=True)
     database = {"ENGINE": "django.db.backends.postgresql", "NAME": name, "USER": "postgres", "HOST": str(cluster)}
     return make_project(tmp_path / "it's a site", {"default": database})
+
+
+@dataclasses.dataclass(frozen=True)
+class Strict:
+    """A PostgreSQL that wants passwords over TCP, as Debian's does; its superuser needs none on the socket in ``folder``."""
+
+    folder: Path
+    port: str
+
+    @property
+    def superuser(self) -> dict[str, Any]:
+        """How psycopg gets in as the superuser."""
+        return {"host": str(self.folder), "port": self.port, "user": "postgres"}
+
+
+@pytest.fixture(scope="session")
+def strict() -> Iterator[Strict]:
+    """One for all tests that use it."""
+    port = free_port()
+    access = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+    with server("-c", "listen_addresses=127.0.0.1", "-p", port, access=access) as folder:
+        yield Strict(folder, port)
+
+
+@pytest.fixture
+def owned(tmp_path: Path, strict: Strict, request: pytest.FixtureRequest) -> Project:
+    """A project whose role owns its database and nothing else, and logs in over TCP with a password."""
+    name = f"it's {abs(hash(request.node.nodeid))}"
+    with psycopg.connect(**strict.superuser, dbname="postgres", autocommit=True) as session:
+        session.execute(f"CREATE ROLE \"{name}\" LOGIN PASSWORD 'canary-5up3r'")
+        session.execute(f'CREATE DATABASE "{name}" OWNER "{name}"')
+        session.execute(f'REVOKE CONNECT, TEMPORARY ON DATABASE "{name}" FROM PUBLIC')
+    database = {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": name,
+        "USER": name,
+        "PASSWORD": "canary-5up3r",
+        "HOST": "127.0.0.1",
+        "PORT": strict.port,
+    }
+    return make_project(tmp_path / "it's a site", {"default": database}, strict.superuser)
 
 
 @pytest.fixture(params=["lite", "postgres"])

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fabdjango import webserver
-from fabdjango.commands import certificates, firewall, server, server_found, server_refused
+from fabdjango.commands import certificates, database, firewall, server, server_found, server_refused
 from fabdjango.commands.public_keys import read_keys
 from fabdjango.commands.server import Part
 from fabdjango.commands.server_found import Situation, wants_nginx
@@ -77,6 +77,7 @@ def _look(runner: Runner) -> Situation:
     steps = (
         server_found.look(settings, site.layout, owner),
         *(webserver.look(site, owner) if wants_nginx(settings) else ()),
+        *(database.find_lacking(settings, site.layout, owner) if "database" not in settings.server.skip else ()),
     )
     result = runner.run(Phase("look", tuple(map(server_found.as_login, steps)), reads_only=True))
     output = {step.name: step.output for step in result.steps}
@@ -86,6 +87,8 @@ def _look(runner: Runner) -> Situation:
         return _look(runner)
     layout = Layout(PurePosixPath(found.root or site.layout.root), settings.project)
     it = Situation(settings, layout, site.templates, owner, found, keys=keys, host=site.host)
+    if found.privilege == ROOT and "database-look" in output:
+        it = replace(it, lacking=database.read_lacking(output["database-look"]))
     if found.privilege == ROOT and "nginx-look" in output:
         there = webserver.read_look(settings, output)
         it = replace(it, webserver=server_found.webserver_of(settings, there.server, found))

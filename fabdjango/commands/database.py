@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -28,12 +28,15 @@ __all__ = [
     "choose",
     "create",
     "describe",
+    "find_lacking",
     "look",
     "measure",
     "need_engine",
+    "packages",
     "piece",
     "read_backup",
     "read_backups",
+    "read_lacking",
     "read_measure",
     "restore",
     "secrets_of",
@@ -250,9 +253,38 @@ def create(settings: Settings, layout: Layout, owner: str = "") -> tuple[Step, .
             "path": str(layout.shared / database.path),
             "values": {kind: Secret(value) if kind in _HIDDEN else value for kind, value in values.items()},
             "options": dict(parse_qsl(_address(settings).query)) if elsewhere else {},
+            "look": False,
         },
     )
     return (step,)
+
+
+def find_lacking(settings: Settings, layout: Layout, owner: str = "") -> tuple[Step, ...]:
+    """``database-look``: what create would do, for read_lacking; what it would refuse is refused. Writes nothing."""
+    return tuple(
+        replace(
+            step,
+            name="database-look",
+            title="look at the database",
+            user=ROOT,
+            capture=True,
+            parameters={**step.parameters, "look": True},
+        )
+        for step in create(settings, layout, owner)
+    )
+
+
+def read_lacking(output: str) -> tuple[str, ...]:
+    """What is still to be done, in words; raises FabdjangoError for an output that is none of find_lacking's."""
+    return tuple(json_line(output, "look at the database")["lacking"])
+
+
+def packages(settings: Settings) -> tuple[str, ...]:
+    """The Debian packages of the site's database: its server, or what asks one elsewhere."""
+    database = settings.database
+    names = {"postgresql": ("postgresql", "postgresql-client"), "mysql": ("mariadb-server", "mariadb-client")}
+    server, client = names.get(database.engine, ("", ""))
+    return (server if database.server == "local" else client,) if server else ()
 
 
 def _title(settings: Settings, values: Mapping[str, str]) -> str:

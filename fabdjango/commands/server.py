@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from fabdjango.commands import certificates, firewall, managers, sudoers, venv
+from fabdjango.commands import certificates, database, firewall, managers, sudoers, venv
 from fabdjango.commands import server_steps as build
 from fabdjango.commands.manager import MARK, mark_of
 from fabdjango.commands.public_keys import missing_keys, name_of_key
@@ -60,8 +60,8 @@ def decide(it: Situation) -> tuple[Part, ...]:
     for name in PARTS:
         if name in it.settings.server.skip:
             parts.append(Part(name, left_out="it is done by hand: fabdjango.server.skip"))
-        elif part := _BUILDERS[name](it):
-            parts.append(part)
+        else:
+            parts.append(_BUILDERS[name](it))
     if any(part.changes for part in parts):
         refuse_full_disk(it.settings, it.found, it.host)
     return tuple(parts)
@@ -164,6 +164,15 @@ def _changed(it: Situation, puts: Iterable[Put]) -> list[str]:
 
 def _if_there(it: Situation, path: PurePosixPath) -> str:
     return "" if it.found.text(path) is None else str(path)
+
+
+def _database(it: Situation) -> Part:
+    settings = it.settings
+    if settings.database.engine == "none":
+        return Part("database", left_out="fabdjango.database.engine is none")
+    steps = database.create(settings, it.layout, it.owner)
+    there = "" if it.lacking else f"{settings.database.engine}, and its variables"
+    return Part("database", there, it.lacking, steps if it.lacking else ())
 
 
 def _secrets(it: Situation) -> Part:
@@ -320,14 +329,7 @@ def python_note(settings: Settings, found: Found, pyproject: str) -> str:
     return f"{settings.python} of the host is {version}, and the project's pyproject.toml asks for {wanted[1]}"
 
 
-# --- seam: a part that is built elsewhere --------------------------------------
-
-
-def _database(it: Situation) -> Part | None:  # noqa: ARG001 - SEAM: commands/database.py: create(…)
-    return None
-
-
-_BUILDERS: Mapping[str, Callable[[Situation], Part | None]] = {
+_BUILDERS: Mapping[str, Callable[[Situation], Part]] = {
     "packages": _packages,
     "account": _account,
     "folders": _folders,

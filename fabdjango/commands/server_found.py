@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from fabdjango import onhost
-from fabdjango.commands import certificates, firewall, managers, sudoers
+from fabdjango.commands import certificates, database, firewall, managers, sudoers
 from fabdjango.commands.manager import Manager
 from fabdjango.commands.nginx import Webserver
 from fabdjango.escape import raw
@@ -257,6 +257,7 @@ def wanted_packages(settings: Settings) -> tuple[str, ...]:
         "programs": ("supervisor", *(["cron"] if settings.schedule else [])) if _wants_supervisor(settings) else (),
         "sudoers": ("sudo",) if serves_as_root(settings) else (),
         "logs": ("logrotate",),
+        "database": database.packages(settings),
         "firewall": (own.firewall,) if own.firewall != "none" else (),
         "updates": ("unattended-upgrades",) if own.updates else (),
     }
@@ -274,7 +275,8 @@ class Situation:
     Everything that decisions take.
 
     ``layout`` has the home directory filled in, ``keys`` are lines of authorized_keys, ``webserver`` is nginx as it is
-    or will be, ``serving`` what brings it to the site's file and certificate, or None if it is so already.
+    or will be, ``serving`` what brings it to the site's file and certificate, or None if it is so already. ``lacking``
+    is what is still to be done of the database, in words.
     """
 
     settings: Settings
@@ -285,6 +287,7 @@ class Situation:
     webserver: Webserver = field(default_factory=Webserver)
     certificate: certificates.Found = field(default_factory=certificates.Found)
     serving: Phase | None = None
+    lacking: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     host: str = ""
 

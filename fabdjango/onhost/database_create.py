@@ -164,6 +164,31 @@ def file():
     return store({"name": path, "url": "sqlite:///" + quote(path)}), done
 
 
+def lacking():
+    """What would be done, in words; what would be refused is."""
+    try:
+        kept = as_owner(read_values, P["store"]) if not OWNER or pwd.getpwnam(OWNER) else {}
+    except KeyError:
+        # The account is still to be made.
+        kept = {}
+    found = []
+    if P["engine"] != "sqlite" and not P["values"]:
+        # A server that is still to be installed has nothing.
+        there = shutil.which("psql") if P["engine"] == "postgresql" else mysql_client()
+        server = SERVERS[P["engine"]](P["user"], P["name"]) if there else None
+        if server:
+            server.refuse_foreign(password_in(kept))
+        if not (server and server.role):
+            found.append("make the role %s" % P["user"])
+        if not (server and server.database):
+            found.append("make the database %s" % P["name"])
+    names = [name for name in P["variables"] if name not in kept]
+    return found + (["keep %s in %s" % (", ".join(names), P["store"])] if names else [])
+
+
+if P["look"]:
+    print(json.dumps({"lacking": lacking()}))
+    raise SystemExit(0)
 if P["engine"] == "sqlite":
     changed, done = file()
 elif P["values"]:

@@ -161,6 +161,7 @@ def test_create_on_the_host() -> None:
         "path": "/srv/it's here/shared/db.sqlite3",
         "values": {},
         "options": {},
+        "look": False,
     }
 
 

@@ -165,6 +165,7 @@ def test_a_bare_server() -> None:
             "make releases, venvs, shared, run in /srv/it's here",
         ),
         "uv": ("install uv in /srv/it's here/tools, or let pip install where it cannot be had",),
+        "database": "- fabdjango.database.engine is none",
         "secrets": "- fabdjango.secrets has none that are made on the host",
         "programs": (
             "let supervisor run, also when the host boots",
@@ -209,6 +210,7 @@ def test_what_is_there_is_told() -> None:
         "account": "deploy, with 1 key",
         "folders": "/srv/it's here",
         "uv": "/usr/bin/uv",
+        "database": "- fabdjango.database.engine is none",
         "secrets": "- fabdjango.secrets has none that are made on the host",
         "programs": "systemd",
         "sudoers": "deploy may run 18 programs as root",

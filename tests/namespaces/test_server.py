@@ -205,8 +205,9 @@ def test_a_bare_server() -> None:
         "+ssh-ed25519 AAAAC3Nza it's ada",
         "  changes    folders: make /srv/the blog for deploy; make releases, venvs, shared, run in /srv/the blog",
     ]
-    assert [line for line in shown if line.startswith(("  unchanged", "  left out"))][:8] == [
+    assert [line for line in shown if line.startswith(("  unchanged", "  left out"))][:9] == [
         "  left out   uv: pip installs: fabdjango.venv.installer",
+        "  left out   database: fabdjango.database.engine is none",
         "  left out   secrets: fabdjango.secrets has none that are made on the host",
         "  left out   programs: it is done by hand: fabdjango.server.skip",
         "  left out   sudoers: it is done by hand: fabdjango.server.skip",

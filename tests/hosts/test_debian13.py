@@ -78,6 +78,8 @@ def test_the_pure_tests_pass_on_debian_13(desk: Machine, tests: str) -> None:
     version = desk.run("~/plain/bin/python -c 'import sys; print(*sys.version_info[:2])'").stdout
     assert version == "3 13\n"
     desk.run(f"~/plain/bin/pip install --quiet {' '.join(TEST_TOOLS)}", timeout=300)
+    # Lines for it are read by cron's own parser.
+    desk.run("apt-get update -q && apt-get install -q -y --no-install-recommends cron", timeout=300)
     desk.write("/root/quick/quick_profile.py", QUICK)
     ignored = " ".join(f"--ignore={folder}" for folder in ELSEWHERE)
     options = "-q -p no:cacheprovider -p quick_profile --hypothesis-profile=quick --no-header --tb=short -n 2"

@@ -349,6 +349,8 @@ def state_of(machine: Machine, root: str) -> str:
         find . -name '*.new' -o -name '.current.*' -o -name '.fabdjango.*'
         sha256sum /etc/supervisor/conf.d/{name}.conf 2>/dev/null
         readlink slots/a slots/b run/current.sock
+        # A slot counts as running a second after its start.
+        for n in $(seq 100); do supervisorctl status | grep -q STARTING || break; sleep 0.1; done
         supervisorctl status | awk '$1 ~ /(^|:){name}-/ {{ print $1, $2, $2 == "RUNNING" ? $4 : "" }}'
     """
     return machine.run(script).stdout

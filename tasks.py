@@ -138,8 +138,8 @@ def test(c: Context, args: str = "") -> None:  # noqa: PT028 - a task, not one o
     if reason and os.environ.get("FABDJANGO_REQUIRE_HOSTS", "") not in ("", "0"):
         raise Exit(f"FABDJANGO_REQUIRE_HOSTS is set, but {reason}", 1)
     words = shlex.join(shlex.split(args))
-    # Those with hosts of their own wait more than they work.
-    workers = min(max(os.cpu_count() or 1, 3), 4)
+    # Three have hosts of their own, and wait more than they work.
+    workers = max(os.cpu_count() or 1, 4)
     _run(c, f"{PYTHON} -m pytest -n {workers} --dist loadgroup {words}".rstrip())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,10 @@ profiles.register_profile(
     "ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=False
 )
 profiles.load_profile("ci")
+
+# What is started in the background ignores Ctrl-C, with all that it starts; the tests send it to others.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 RELEASE = "7-0123456789ab"

@@ -23,18 +23,30 @@ if TYPE_CHECKING:
     from tests.machines import Machine
 
 HERE = Path(__file__).parent
-#: Two workers of pytest-xdist at most boot hosts: memory is for so many, and within a group they are shared.
+#: Three workers of pytest-xdist at most boot hosts, each for the files of one group, which share theirs.
 MATRICES = {"test_load.py", "test_faults.py", "test_broken_releases.py", "test_disk_full.py", "test_instruments.py"}
+SERVERS = {
+    *(
+        "test_setup.py",
+        "test_bare.py",
+        "test_privileges.py",
+        "test_letsencrypt.py",
+        "test_fleet.py",
+        "test_managers.py",
+    ),
+    *("test_nginx.py", "test_schedule.py"),
+}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the folder, and let two workers of pytest-xdist have it: one the matrices, the other the rest."""
+    """Mark the folder, and let three workers of pytest-xdist have it: one the matrices, one hosts that are used up, the other the rest."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.hosts)
             if config.pluginmanager.hasplugin("xdist"):
-                group = "matrices" if item.path.name in MATRICES else "hosts"
+                name = item.path.name
+                group = "matrices" if name in MATRICES else "servers" if name in SERVERS else "hosts"
                 item.add_marker(pytest.mark.xdist_group(group))
 
 

@@ -82,6 +82,7 @@ SETTINGS = {"net/ipv4/ip_forward": 1, "fs/inotify/max_user_instances": 4096}
 
 LONGEST_NAME = 12  # the host's end of the link is called vb-NAME, and 15 bytes is what Linux allows
 BOOT_SECONDS = 90.0
+APPEAR_SECONDS = 20.0
 OVERLAYFS = "794c7630"  # what stat prints for it
 TIMED_OUT = 124  # what coreutils' timeout returns
 
@@ -244,9 +245,14 @@ class Machine:
 
     def wait_until_up(self, seconds: float = BOOT_SECONDS) -> None:
         """Wait until systemd is through with booting and sshd listens; raises MachineError after `seconds`."""
-        deadline = time.monotonic() + seconds
-        while (nspawn := _nspawn_pid(self.root)) and time.monotonic() < deadline:
-            self.nspawn_pid, self.leader_pid = nspawn, _leader_pid(nspawn)
+        begun, seen = time.monotonic(), False
+        while time.monotonic() < begun + seconds:
+            nspawn = _nspawn_pid(self.root)
+            # Between our call and its first moment there is a shell, which on a busy machine may take its time.
+            if not nspawn and (seen or time.monotonic() > begun + APPEAR_SECONDS):
+                break
+            seen = seen or bool(nspawn)
+            self.nspawn_pid, self.leader_pid = nspawn, _leader_pid(nspawn) if nspawn else 0
             if self.leader_pid and _listens_on_ssh(self.leader_pid) and self._state() in {"running", "degraded"}:
                 self.save()
                 return

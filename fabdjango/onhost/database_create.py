@@ -186,7 +186,7 @@ def lacking():
     return found + (["keep %s in %s" % (", ".join(names), P["store"])] if names else [])
 
 
-if P["look"]:
+if P.get("look"):
     print(json.dumps({"lacking": lacking()}))
     raise SystemExit(0)
 if P["engine"] == "sqlite":

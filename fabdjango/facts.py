@@ -121,7 +121,7 @@ class Facts:
 
 def read_facts(output: str, rights: str = "") -> Facts:
     """The survey's line of JSON as Facts; raises FabdjangoError if it is not there. ``rights`` is what its step of that name printed."""
-    values = json_line(output, "survey")
+    values = json_line(output, "survey step")
     lines = rights.split()
     if lines:
         values.update({"sudo": lines == ["all"], "root_programs": [] if lines == ["all"] else lines})
@@ -169,7 +169,7 @@ class DjangoFacts:
 
 def read_django(output: str) -> DjangoFacts:
     """The line of JSON of the Django start, or the release's django.json, as DjangoFacts."""
-    values = json_line(output, "django")
+    values = json_line(output, "django step")
     return DjangoFacts(
         tuple(
             Migration(m["app"], m["name"], tuple(m["operations"]), tuple(m.get("unsafe", ())))
@@ -206,7 +206,7 @@ def read_reversal(output: str) -> tuple[Reversal, ...]:
     """The line of JSON of the reversal's plan, in the order of reversing."""
     return tuple(
         Reversal(m["app"], m["name"], tuple(m["operations"]), tuple(m["unsafe"]), m["reversible"], m["reason"])
-        for m in json_line(output, "plan-reversal")["migrations"]
+        for m in json_line(output, "plan-reversal step")["migrations"]
     )
 
 
@@ -231,14 +231,14 @@ class Migrated:
 
 def read_migrated(output: str) -> Migrated:
     """The last line of a migrate or reverse step, whether it failed or not."""
-    values = json_line(output, "migrate")
+    values = json_line(output, "migrate step")
     return Migrated(
         values["result"], tuple(values["migrations"]), values["failed"], values["waited"], tuple(values["notes"])
     )
 
 
 def json_line(output: str, what: str) -> dict[str, Any]:
-    """The last line of JSON that the step called ``what`` printed; raises FabdjangoError if there is none."""
+    """The last line of ``output`` that is a JSON object; raises FabdjangoError, which names ``what`` was asked, if there is none."""
     # Whatever a project prints at import stands before it.
     for line in reversed(output.splitlines()):
         if line.startswith("{"):
@@ -248,5 +248,5 @@ def json_line(output: str, what: str) -> dict[str, Any]:
                 continue
             if isinstance(found, dict):
                 return found
-    msg = f"the {what} step did not give an answer that can be read"
+    msg = f"the {what} did not give an answer that can be read"
     raise FabdjangoError(msg, output=output[-2000:])

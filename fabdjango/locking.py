@@ -164,14 +164,14 @@ def steps_of_others(run: str, steps: PurePosixPath, *, owner: str, login: str) -
     head = "import sys\nPARAMETERS = dict(zip(('mode', 'steps', 'own'), sys.argv[1:]))\n"
     accounts = dict.fromkeys([login, *([owner] if owner else [])])
     python = quote('exec python3 - "$@"')
-    run_as = [
-        f'{become(account, login=login)} {python} sh "$1" "$steps" $$ 2>/dev/null <<{mark}\n$program\n{mark}'
-        for account in accounts
-    ]
+
+    def run_by(account: str) -> str:
+        return f'{become(account, login=login)} {python} sh "$1" "$steps" $$ 2>/dev/null <<{mark}\n$program\n{mark}'
+
+    run_as = [run_by(account) for account in accounts]
     if login != ROOT:
         own = quote_path(steps_program(onhost.source("orphans"), steps).path)
-        anything = f'{become(ROOT, login=login)} {python} sh "$1" "$steps" $$ 2>/dev/null <<{mark}\n$program\n{mark}'
-        run_as.append(f'if [ -x {own} ]; then sudo -n -- {own} "$1" $$ 2>/dev/null\nelse {anything}\nfi')
+        run_as.append(f'if [ -x {own} ]; then sudo -n -- {own} "$1" $$ 2>/dev/null\nelse {run_by(ROOT)}\nfi')
     return "\n".join(
         [
             "steps_of_others() {",

@@ -21,7 +21,6 @@ from fabdjango.exceptions import (
     FabdjangoError,
     RevertedError,
     StepFailedError,
-    UnknownStateError,
 )
 from fabdjango.layout import Layout
 from fabdjango.plan import ROOT, Phase
@@ -205,13 +204,8 @@ def _do(runner: Runner, it: Situation, parts: tuple[Part, ...]) -> None:
         # The account that owns the site is made here.
         account = replace(runner.account, fence=None, owner=ROOT if phase.name == "server" else runner.account.owner)
         try:
-            replace(runner, account=account).run(phase)
-        except RevertedError as error:
-            error.state = "nginx runs with the site's file as it was before"
-            raise
-        except UnknownStateError as error:
-            target = runner.site.target
-            error.cure = f"look: fab -H {target} nginx.status\nand: fab -H {target} nginx.check"
+            webserver.run(replace(runner, account=account), phase)
+        except RevertedError:
             raise
         except StepFailedError as error:
             error.state = "what was done before this stays, and the next setup goes on from there"

@@ -27,6 +27,7 @@ __all__ = [
     "obtain",
     "read_look",
     "reload",
+    "run",
     "status",
 ]
 
@@ -81,7 +82,8 @@ def _changed(site: Site, found: nginx.Webserver, change: Step, proof: Step, befo
     )
 
 
-def _run(runner: Runner, phase: Phase) -> None:
+def run(runner: Runner, phase: Phase) -> None:
+    """Run a phase that brings nginx to another file; its errors say what nginx runs with, and how to look."""
     try:
         runner.run(phase)
     except RevertedError as error:
@@ -139,7 +141,7 @@ def configure(runner: Runner, *, force: bool = False) -> None:
         until = f", and its certificate is good until {file.not_after}" if file else ""
         runner.report.say(f"unchanged: nginx serves {domains} with this file already{until}")
         return
-    _run(runner, phase)
+    run(runner, phase)
     if not runner.dry:
         runner.report.say(f"configured: nginx serves {domains}", style="bold green")
 
@@ -175,7 +177,7 @@ def enable(runner: Runner) -> None:
     """The link to the site's file, and a reload."""
     site, found = runner.site, _ours(runner).server
     nginx.refuse_unreachable(found, site.host)
-    _run(runner, _changed(site, found, nginx.enable(found.place), nginx.prove(site.settings, found.text or "")))
+    run(runner, _changed(site, found, nginx.enable(found.place), nginx.prove(site.settings, found.text or "")))
 
 
 def disable(runner: Runner) -> None:
@@ -185,7 +187,7 @@ def disable(runner: Runner) -> None:
     if not found.active:
         runner.do(step)
         return
-    _run(runner, _changed(site, found, step, nginx.prove_gone(site.settings, found.text or "")))
+    run(runner, _changed(site, found, step, nginx.prove_gone(site.settings, found.text or "")))
 
 
 def reload(runner: Runner) -> None:

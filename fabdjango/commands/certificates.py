@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 from fabdjango import onhost
 from fabdjango.escape import Shell, block, nginx_domain, quote_path, raw, sh, when
 from fabdjango.exceptions import ConfigError, FabdjangoError
+from fabdjango.facts import json_line
 from fabdjango.plan import ROOT, Step
 from fabdjango.settings import Settings
 
@@ -216,12 +216,9 @@ def _renewal(settings: Settings) -> PurePosixPath:
 
 def read_look(output: str) -> Found:
     """The line of JSON of ``look``; raises FabdjangoError if it is not there."""
-    for line in reversed(output.splitlines()):
-        if line.startswith("{"):
-            values: dict[str, Any] = json.loads(line)
-            file, presented = (_certificate(values.pop(name, None)) for name in ("file", "presented"))
-            return Found(file=file, presented=presented, **values)
-    raise FabdjangoError("the look at the certificate did not give an answer that can be read", output=output[-2000:])
+    values = json_line(output, "look at the certificate")
+    file, presented = (_certificate(values.pop(name, None)) for name in ("file", "presented"))
+    return Found(file=file, presented=presented, **values)
 
 
 def _certificate(values: Mapping[str, Any] | None) -> Certificate | None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -16,7 +14,7 @@ from fabdjango import onhost
 from fabdjango.commands import certificates, django, git, gunicorn
 from fabdjango.escape import Word, block, raw, sh
 from fabdjango.exceptions import FabdjangoError
-from fabdjango.facts import Facts
+from fabdjango.facts import Facts, json_line
 from fabdjango.layout import Layout
 from fabdjango.plan import LOGIN, OWNER, ROOT, Step
 from fabdjango.settings import Settings
@@ -147,7 +145,9 @@ def read_look(*outputs: str) -> Look:
     known = {item.name for item in dataclasses.fields(Look)}
     values: dict[str, Any] = {}
     for output in filter(str.strip, outputs):
-        values |= {name: _frozen(value) for name, value in _json_line(output).items() if name in known}
+        values |= {
+            name: _frozen(value) for name, value in json_line(output, "look at the host").items() if name in known
+        }
     ports = tuple(
         Listener(port, user, tuple(Holder(*each) for each in those)) for port, user, those in values.pop("ports", ())
     )
@@ -186,16 +186,6 @@ def as_root(*words: Word) -> str:
 
 def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
-
-
-def _json_line(output: str) -> dict[str, Any]:
-    # Whatever a project prints at import stands before it.
-    for line in reversed(output.splitlines()):
-        with contextlib.suppress(ValueError):
-            found = json.loads(line)
-            if isinstance(found, dict):
-                return found
-    raise FabdjangoError("the look at the host did not give an answer that can be read", output=output[-2000:])
 
 
 def _look(name: str, title: str, user: str, parts: Iterable[str], root: object, **parameters: object) -> Step:
@@ -332,5 +322,5 @@ class Started:
 
 def read_started(output: str) -> Started:
     """The line of JSON of ``start_django``."""
-    found = _json_line(output)
+    found = json_line(output, "look at the host")
     return Started(tuple(found["messages"]), tuple(found["databases"]))

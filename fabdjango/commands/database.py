@@ -460,12 +460,12 @@ def read_name(text: str) -> str:
 
 def read_backup(output: str) -> str:
     """The name of the backup that was made; empty if there was nothing to keep."""
-    return str(json_line(output, "backup").get("name", ""))
+    return str(json_line(output, "backup step").get("name", ""))
 
 
 def read_backups(output: str) -> Backups:
     """The answer of look."""
-    found = json_line(output, "backups")
+    found = json_line(output, "backups step")
     rows = (Backup(each["name"], each["size"], each["age"], each["problem"]) for each in found["backups"])
     return Backups(PurePosixPath(found["folder"]), tuple(rows))
 

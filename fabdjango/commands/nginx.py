@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from fabdjango.commands import certificates, gunicorn
 from fabdjango.commands.manager import MARK
 from fabdjango.escape import Shell, block, nginx_domain, nginx_name, nginx_value, printable, quote_path, raw, sh, when
 from fabdjango.exceptions import ConfigError, FabdjangoError
+from fabdjango.facts import json_line
 from fabdjango.layout import Layout
 from fabdjango.plan import ROOT, Put, Step
 from fabdjango.render import Templates
@@ -132,7 +132,7 @@ def look(settings: Settings, layout: Layout, owner: str) -> Step:
 
 def read_look(output: str) -> Webserver:
     """The line of JSON of ``look``; raises FabdjangoError if it is not there."""
-    found = _json_line(output)
+    found = json_line(output, "look at nginx")
     known = {item.name for item in dataclasses.fields(Webserver)}
     values: dict[str, Any] = {
         name: tuple(value) if name == "blocked" else value for name, value in found.items() if name in known
@@ -142,18 +142,9 @@ def read_look(output: str) -> Webserver:
 
 def digest_of(output: str) -> str:
     """The digest that the running nginx named, from the output of ``ask_running``; empty if another one answered."""
-    found = _json_line(output)
+    found = json_line(output, "look at nginx")
     text = str(found.get("body", "")).strip()
     return text if found.get("status") == 200 and re.fullmatch(r"[0-9a-f]{64}", text) else ""
-
-
-def _json_line(output: str) -> dict[str, Any]:
-    for line in reversed(output.splitlines()):
-        if line.startswith("{"):
-            found = json.loads(line)
-            if isinstance(found, dict):
-                return found
-    raise FabdjangoError("the look at nginx did not give an answer that can be read", output=output[-2000:])
 
 
 # --- what is refused ---------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -14,8 +13,7 @@ from fabdjango.commands import certificates, database, firewall, managers, sudoe
 from fabdjango.commands.manager import Manager
 from fabdjango.commands.nginx import Webserver
 from fabdjango.escape import raw
-from fabdjango.exceptions import FabdjangoError
-from fabdjango.facts import Facts
+from fabdjango.facts import Facts, json_line
 from fabdjango.layout import Layout
 from fabdjango.plan import LOGIN, ROOT, Phase, Step
 from fabdjango.privileged import FOLDER
@@ -159,17 +157,13 @@ def _files(settings: Settings, layout: Layout) -> tuple[PurePosixPath, ...]:
 
 def read_look(output: str) -> Found:
     """The line of JSON of ``look``; raises FabdjangoError if it is not there."""
-    for line in reversed(output.splitlines()):
-        if line.startswith("{"):
-            values = json.loads(line)
-            known = {item.name: str(item.type) for item in dataclasses.fields(Found)}
-            found: dict[str, Any] = {
-                name: _tuples(value) if known[name].startswith("tuple") else value
-                for name, value in values.items()
-                if name in known
-            }
-            return Found(**found)
-    raise FabdjangoError("the look at the server did not give an answer that can be read", output=output[-2000:])
+    known = {item.name: str(item.type) for item in dataclasses.fields(Found)}
+    found: dict[str, Any] = {
+        name: _tuples(value) if known[name].startswith("tuple") else value
+        for name, value in json_line(output, "look at the server").items()
+        if name in known
+    }
+    return Found(**found)
 
 
 def _tuples(value: list[Any]) -> tuple[Any, ...]:

@@ -21,7 +21,8 @@ _PARTS = {
     "list_env": ("env_store", "env_lines"),
     "migrate": ("project", "schema", "journal"),
     "reverse_plan": ("project", "schema"),
-    "survey": ("env_store",),
+    "server_look": ("reading",),
+    "survey": ("reading", "env_store"),
     "tell_secrets": ("env_store",),
 }
 """What stands in front of a program, as it is sent alone and can import nothing of ours."""

@@ -1,7 +1,6 @@
 """Look at the server; print what was found as one line of JSON. Writes nothing."""
 
 import glob
-import hashlib
 import json
 import os
 import pwd
@@ -26,15 +25,6 @@ def output(*argv):
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
-
-
-def read(path):
-    """Text of a file, or None."""
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-    except OSError:
-        return None
 
 
 # --- the account ---------------------------------------------------------------
@@ -91,15 +81,6 @@ def keys_of(home):
 
 
 # --- files and folders ---------------------------------------------------------
-
-
-def digest(path):
-    """SHA-256 of a file in hexadecimal, or an empty text."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()
-    except OSError:
-        return ""
 
 
 def files(paths):

@@ -36,24 +36,6 @@ def output(*argv):
     return done.stdout if done.returncode == 0 else None
 
 
-def read(path):
-    """Text of a file, or None."""
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-    except OSError:
-        return None
-
-
-def digest(path):
-    """SHA-256 of a file in hexadecimal, or an empty string."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()
-    except OSError:
-        return ""
-
-
 def git(*argv):
     """Output of git on the mirror."""
     return output("git", "--git-dir=" + MIRROR, *argv)

@@ -44,13 +44,13 @@ def addresses(count: int) -> list[str]:
     return [f"198.18.{2 + number // 250}.{1 + number % 250}" for number in range(count)]
 
 
-def furnish(machine: Machine, count: int) -> None:
-    """Give a booted host the addresses, and the account light, whose every session is answered by the program."""
+def furnish(machine: Machine, count: int, seconds: float = 0) -> None:
+    """Give a booted host the addresses, and the account light, whose every session the program answers, after so long."""
     machine.run("id light 2>/dev/null || useradd --create-home --shell /bin/sh light")
     key = machine.run("cat /home/deploy/.ssh/authorized_keys").stdout.strip().splitlines()[0]
     machine.run("mkdir -p -m 700 /home/light/.ssh")
     machine.write("/opt/light.py", PROGRAM.read_text())
-    machine.write("/home/light/.ssh/authorized_keys", f'command="python3 -I /opt/light.py" {key}\n', mode=0o600)
+    machine.write("/home/light/.ssh/authorized_keys", f'command="python3 -I /opt/light.py {seconds}" {key}\n', mode=0o600)
     machine.run("chown -R light: /home/light/.ssh")
     machine.write("/etc/ssh/sshd_config.d/light.conf", "MaxStartups 500\nMaxSessions 50\n")
     machine.run("systemctl reload ssh")

@@ -50,7 +50,9 @@ def furnish(machine: Machine, count: int, seconds: float = 0) -> None:
     key = machine.run("cat /home/deploy/.ssh/authorized_keys").stdout.strip().splitlines()[0]
     machine.run("mkdir -p -m 700 /home/light/.ssh")
     machine.write("/opt/light.py", PROGRAM.read_text())
-    machine.write("/home/light/.ssh/authorized_keys", f'command="python3 -I /opt/light.py {seconds}" {key}\n', mode=0o600)
+    machine.write(
+        "/home/light/.ssh/authorized_keys", f'command="python3 -I /opt/light.py {seconds}" {key}\n', mode=0o600
+    )
     machine.run("chown -R light: /home/light/.ssh")
     machine.write("/etc/ssh/sshd_config.d/light.conf", "MaxStartups 500\nMaxSessions 50\n")
     machine.run("systemctl reload ssh")

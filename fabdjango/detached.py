@@ -17,6 +17,8 @@ __all__ = ["ended_well", "render_detached", "render_follow", "render_reading"]
 
 _END = "#end of script"
 _NO_ROOM, _NO_RECORD = 90, 96
+_LOOK = 0.02
+"""Seconds between two looks at a record where the kernel tells nobody that it grew, as on an overlay; and at whether its writer lives."""
 # The whole program is read before any of it runs, and its status is part of the record. It starts with a word that
 # orphans.py knows it by. $1 is the run, $2 the record.
 _KEEPER = (
@@ -43,7 +45,7 @@ def render_reading(*, run: str, folder: PurePosixPath, offset: int) -> Shell:
             "do sleep 0.1; done; } >/dev/null 2>&1 &"
         ),
         # tail ends by itself once the program is gone, after a last look at the file.
-        raw(f'tail -c +{offset + 1} ${{pid:+-s 0.1 -f --pid="$!"}} -- {quote_path(log)}'),
+        raw(f'tail -c +{offset + 1} ${{pid:+-s {_LOOK} -f --pid="$!"}} -- {quote_path(log)}'),
     )
 
 
@@ -73,7 +75,7 @@ def render_detached(script: str, *, run: str, folder: PurePosixPath) -> str:
         # A shell ignores these in what it starts in the background, and nohup a hang-up; what is ignored cannot be trapped.
         raw("heed='env --default-signal=INT,QUIT,HUP'; $heed true 2>/dev/null || heed="),
         raw(f'$heed setsid sh -c {quote(_KEEPER)} sh {run} "$log" > "$log" 2>&1 <<\'{mark}\' &\n{script}\n{mark}'),
-        raw('tail -c +1 -s 0.1 -f --pid="$!" -- "$log"'),
+        raw(f'tail -c +1 -s {_LOOK} -f --pid="$!" -- "$log"'),
         raw("}"),
         raw(_END),
     )

@@ -584,8 +584,14 @@ def _completed(plan: Deployment) -> Iterator[Step]:
     yield from _after(plan, "collectstatic")
     yield static.keep(settings, layout, plan.release, facts.current)
     yield from plan.manager.install()
-    yield plan.manager.check()
+    yield _checked(plan)
     yield releases.complete(layout, plan.release, plan.key, marker_of(plan))
+
+
+def _checked(plan: Deployment) -> Step:
+    """What the manager has read once needs not be read again."""
+    step = plan.manager.check()
+    return replace(step, guard=raw("unchanged 'as before'")) if plan.previous_files == plan.manager.files else step
 
 
 def prepare(plan: Deployment, *, wheels: Wheels | None = None) -> Phase:

@@ -1,20 +1,21 @@
-"""Templates to text. The only module that knows Jinja2, and the only one that reads a file of environment variables."""
+"""Templates to text. The only module that asks for Jinja2, and the only one that reads a file of environment variables."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import jinja2
+from fabdjango.escape import Secret, env_name
+from fabdjango.exceptions import ConfigError
 
-from fabdjango.escape import Redactor, Secret, env_name, python_literal, quote, supervisor_value, yaml_value
-from fabdjango.exceptions import ConfigError, FabdjangoError
+if TYPE_CHECKING:
+    import jinja2
 
 __all__ = ["Rendered", "Templates", "read_env", "template_root"]
 
@@ -25,54 +26,12 @@ def template_root() -> Path:
     return installed if (installed / "gunicorn").is_dir() else Path(__file__).resolve().parent.parent / "templates"
 
 
-class _OperatorEnvironment(Mapping[str, str]):
-    """The operator's environment as ``env`` in a template; remembers what was taken, to hide it in every output."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        self.taken: set[str] = set()
-
-    def __getitem__(self, name: str) -> str:
-        value = self._environ[name]
-        self.taken.add(value)
-        return value
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._environ
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._environ)
-
-    def __len__(self) -> int:
-        return len(self._environ)
-
-
-class _NotSetError(jinja2.UndefinedError):
-    """A template takes a variable that the operator's environment does not have; its text is the name."""
-
-
-class _Undefined(jinja2.StrictUndefined):
-    """Jinja swallows the KeyError of a mapping, and with it which mapping it was."""
-
-    __slots__ = ()
-
-    def __init__(self, hint: Any = None, obj: Any = jinja2.utils.missing, name: Any = None, exc: Any = None) -> None:
-        if isinstance(obj, _OperatorEnvironment):
-            hint, exc = str(name), _NotSetError
-        super().__init__(hint, obj, name, exc or jinja2.UndefinedError)
-
-
 @dataclass(frozen=True)
 class Rendered:
     """Text from a project's template, and the values of the operator's environment that went into it."""
 
     text: str
     secrets: frozenset[str]
-
-
-def _python(value: object) -> str:
-    # An undefined name complains by itself, and better, when it is read.
-    return python_literal(str(value) if isinstance(value, jinja2.Undefined) else value)
 
 
 class Templates:
@@ -85,23 +44,12 @@ class Templates:
     def __init__(self, local_root: Path, environ: Mapping[str, str] | None = None) -> None:
         self._local_root = local_root
         self._environ = os.environ if environ is None else environ
-        loader = jinja2.ChoiceLoader(
-            [jinja2.FileSystemLoader(str(local_root / "templates")), jinja2.FileSystemLoader(str(template_root()))]
-        )
-        # autoescape is for HTML; each of our targets has a filter of its own.
-        self._jinja = jinja2.Environment(
-            loader=loader,
-            undefined=_Undefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-            autoescape=False,  # noqa: S701
-        )
-        self._jinja.filters.update(sh=quote, python=_python, supervisor=supervisor_value, yaml=yaml_value)
 
     def render(self, name: str, **values: object) -> str:
         """The template ``name``, such as gunicorn/gunicorn.conf.py.j2, filled with ``values``."""
-        return self._rendered(name, lambda: self._jinja.get_template(name), values)
+        from fabdjango import jinja
+
+        return jinja.filled(name, lambda: self._jinja.get_template(name), values, self._own)
 
     def render_project_file(self, path: str, key: str, **values: object) -> Rendered:
         """
@@ -109,6 +57,8 @@ class Templates:
 
         In it, ``env`` is the operator's environment.
         """
+        from fabdjango import jinja
+
         place = self._local_root / path
         try:
             place = self._local_root / Path(path).expanduser()
@@ -119,58 +69,25 @@ class Templates:
             raise ConfigError(
                 msg, cure=f"paths start at {self._local_root}; change fabdjango.{key} or make the file"
             ) from None
-        env = _OperatorEnvironment(self._environ)
+        env = jinja.OperatorEnvironment(self._environ)
 
         def compiled() -> jinja2.Template:
             template = self._jinja.from_string(source)
             template.filename = path
             return template
 
-        text = self._rendered(path, compiled, {**values, "env": env}, secrets=env.taken)
+        text = jinja.filled(path, compiled, {**values, "env": env}, self._own, secrets=env.taken)
         return Rendered(text, frozenset(env.taken))
 
-    def _rendered(
-        self,
-        name: str,
-        load: Callable[[], jinja2.Template],
-        values: Mapping[str, object],
-        secrets: AbstractSet[str] = frozenset(),
-    ) -> str:
-        def failed(message: str, cure: str) -> ConfigError:
-            hide = Redactor(secrets).hide
-            return ConfigError(hide(message), cure=hide(cure))
+    @property
+    def _own(self) -> Path:
+        return self._local_root / "templates"
 
-        try:
-            return load().render(**values)
-        except _NotSetError as error:
-            variable = error.message
-            msg = f"{name}{_line_of(error)} needs the environment variable {variable}, which is not set"
-            raise failed(msg, f"{variable}='…' fab …") from None
-        except jinja2.UndefinedError as error:
-            msg = f"the template {name}{_line_of(error)} uses a name that is not defined: {error.message}"
-            raise failed(msg, "the names that there are: " + ", ".join(sorted(values))) from None
-        except jinja2.TemplateSyntaxError as error:
-            msg = f"the template {name} line {error.lineno} cannot be read: {error.message}"
-            raise failed(msg, "mend that line") from None
-        except jinja2.TemplateNotFound as error:
-            msg = f"the template {name}{_line_of(error)} asks for {error.message}, which is not there"
-            raise failed(msg, f"templates are looked for in {self._local_root / 'templates'}") from None
-        except FabdjangoError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a template is a program: whatever goes wrong in it is told with its place
-            msg = f"the template {name}{_line_of(error)} cannot be filled in: {type(error).__name__}: {error}"
-            raise failed(msg, "mend the template") from None
+    @cached_property
+    def _jinja(self) -> jinja2.Environment:
+        from fabdjango import jinja
 
-
-def _line_of(error: Exception) -> str:
-    trace = error.__traceback__
-    line = ""
-    while trace is not None:
-        # Jinja gives its own frames the line of the template.
-        if "__jinja_exception__" in trace.tb_frame.f_globals:
-            line = f" line {trace.tb_lineno}"
-        trace = trace.tb_next
-    return line
+        return jinja.environment(self._own, template_root())
 
 
 # --- files of environment variables -------------------------------------------

@@ -216,7 +216,8 @@ while True:
         if strikes >= 3 or now - began > P["timeout"] + SOAK:
             print(why)
             sys.exit(1)
-        time.sleep(0.2 if now - began < 5 else 1)
+        # Nobody listens yet: that costs nothing to ask.
+        time.sleep(1 if now - began >= 5 else 0.2 if strikes else 0.03)
         continue
     strikes = 0
     since_good = since_good if good else now

@@ -69,6 +69,7 @@ HOOKABLE = (
     "prune",
 )
 """The steps that hooks can stand before and after."""
+_PREPARED = HOOKABLE[HOOKABLE.index("settings") : HOOKABLE.index("migrate")]
 
 
 @dataclass(frozen=True)
@@ -579,7 +580,16 @@ def _completed(plan: Deployment) -> Iterator[Step]:
     app = gunicorn.app_of(settings, settings.django.settings or facts.settings_module)
     yield from _before(plan, "check")
     yield from _before(plan, "collectstatic")
-    yield django.start(settings, plan.path, app)
+    # What hooks have made of the files is not known: then no static files are taken from the release before.
+    made = any(moment.partition("_")[2] in _PREPARED for moment in settings.hooks)
+    yield django.start(
+        settings,
+        plan.path,
+        app,
+        mirror=layout.mirror,
+        commit="" if made else plan.sha,
+        outgoing=layout.release(facts.current) if facts.current else None,
+    )
     yield from _after(plan, "check")
     yield from _after(plan, "collectstatic")
     yield static.keep(settings, layout, plan.release, facts.current)

@@ -200,9 +200,22 @@ def put_settings(layout: Layout, env_text: str | None, local_settings: str | Non
 
 
 def start(
-    settings: Settings, release_path: PurePosixPath, app: str, *, collectstatic: bool = True, plan: bool = True
+    settings: Settings,
+    release_path: PurePosixPath,
+    app: str,
+    *,
+    collectstatic: bool = True,
+    plan: bool = True,
+    mirror: PurePosixPath | None = None,
+    commit: str = "",
+    outgoing: PurePosixPath | None = None,
 ) -> Step:
-    """Check, migration plan and collectstatic in one start of Django; its output is for read_django."""
+    """
+    Check, migration plan and collectstatic in one start of Django; its output is for read_django.
+
+    With ``commit`` in ``mirror``, the very files of the release, static files are taken from the release ``outgoing``
+    if what they are made of is the same.
+    """
     return Step(
         "check",
         "check, migration plan and static files",
@@ -213,6 +226,9 @@ def start(
             "deploy": settings.django.check_deploy,
             "collectstatic": settings.django.collectstatic if collectstatic else "never",
             "plan": plan,
+            "mirror": str(mirror or ""),
+            "commit": commit,
+            "outgoing": str(outgoing or ""),
             "app": app,
             "static": settings.health.static,
             "answer": str(release_path / ".fabdjango" / "django.json"),

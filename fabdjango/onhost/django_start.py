@@ -108,17 +108,27 @@ if P["collectstatic"] != "never":
                     "that serves would read the manifest of the new one" % static_root,
                     'set STATIC_ROOT = BASE_DIR / "static" in the settings',
                 )
-        out = io.StringIO()
-        try:
-            management.call_command("collectstatic", interactive=False, verbosity=1, stdout=out)
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            fail_with_traceback("collectstatic failed")
+        sources = digest_of(release, P["mirror"], P["commit"]) if P["commit"] and static_root else ""
+        taken = take_over(P["outgoing"], sources, str(static_root)) if sources and P["outgoing"] else 0
+        if taken:
+            note = "%d static files as in %s: what they are made of is the same" % (
+                taken,
+                os.path.basename(P["outgoing"]),
+            )
+        else:
+            out = io.StringIO()
+            try:
+                management.call_command("collectstatic", interactive=False, verbosity=1, stdout=out)
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                fail_with_traceback("collectstatic failed")
+            said = (out.getvalue().strip().splitlines() or [""])[-1]
+            note = said.replace("'%s'" % static_root, "STATIC_ROOT")
+        if sources and (os.path.realpath(static_root) + "/").startswith(release + "/"):
+            write_sources(release, sources, static_root)
         answer["static_root"] = str(static_root or "")
-        answer["notes"].append(
-            (out.getvalue().strip().splitlines() or [""])[-1].replace("'%s'" % static_root, "STATIC_ROOT")
-        )
+        answer["notes"].append(note)
 
 if P["static"]:
     try:

@@ -118,7 +118,14 @@ def test_start() -> None:
     settings = sample_settings(
         health={"static": "it's/site.css"}, django={"collectstatic": "always", "check_deploy": True}
     )
-    step = django.start(settings, LAYOUT.release(RELEASE), "blog.wsgi:application")
+    step = django.start(
+        settings,
+        LAYOUT.release(RELEASE),
+        "blog.wsgi:application",
+        mirror=LAYOUT.mirror,
+        commit=40 * "a",
+        outgoing=LAYOUT.release("6-abcdefabcdef"),
+    )
     assert step.capture
     assert step.program == onhost.source("django_start")
     assert step.parameters == {
@@ -126,6 +133,9 @@ def test_start() -> None:
         "deploy": True,
         "collectstatic": "always",
         "plan": True,
+        "mirror": "/srv/it's here/repo.git",
+        "commit": 40 * "a",
+        "outgoing": "/srv/it's here/releases/6-abcdefabcdef",
         "app": "blog.wsgi:application",
         "static": "it's/site.css",
         "answer": "/srv/it's here/releases/7-0123456789ab/.fabdjango/django.json",

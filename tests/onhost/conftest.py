@@ -146,6 +146,7 @@ class Project:
             check="ERROR",
             deploy=False,
             collectstatic="never",
+            commit="",
             plan=True,
             app="",
             static="",

@@ -9,6 +9,7 @@ argument is how many seconds each script takes, as on a host that has something 
 # ruff: noqa: PTH123, SIM115, S108, UP031, PTH118, PTH103
 # mypy: ignore-errors
 
+import gzip
 import json
 import os
 import re
@@ -64,7 +65,7 @@ def say(text):
 
 
 size = int(os.environ["SSH_ORIGINAL_COMMAND"].split()[-1])
-script = sys.stdin.buffer.read(size).decode()
+script = gzip.decompress(sys.stdin.buffer.read(size)).decode()
 os.makedirs(FOLDER, exist_ok=True)
 run = re.search(r"^FABDJANGO_RUN=(\w+)$", script, re.MULTILINE)[1]
 time.sleep(float(sys.argv[1]))

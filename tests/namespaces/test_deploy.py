@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,10 +189,16 @@ def test_a_migration_that_may_break_it(survey: str, values: dict[str, Any], argu
 # --- rollback -----------------------------------------------------------------
 
 
-def rolled_back(survey: dict[str, Any], reversal: list[dict[str, Any]] | None = None, **arguments: Any) -> list[str]:
-    """The phases and steps of a rollback, after the survey."""
-    known = json.dumps({**DJANGO, "known": ["posts.0001_initial"]})
-    more = {"known": known, "plan-reversal": json.dumps({"migrations": reversal or []})}
+def rolled_back(
+    survey: dict[str, Any],
+    reversal: list[dict[str, Any]] | None = None,
+    now: Sequence[str] = ("0001", "0002"),
+    **arguments: Any,
+) -> list[str]:
+    """The phases and steps of a rollback, after the survey; ``now`` is which migrations the newer release has."""
+    known = json.dumps({**DJANGO, "known": ["posts.0001"]})
+    serves = json.dumps({**DJANGO, "known": [f"posts.{name}" for name in now]})
+    more = {"known": known, "known-now": serves, "plan-reversal": json.dumps({"migrations": reversal or []})}
     transport = RecordingTransport(answers({**SERVED, **survey}, **more))
     call(fabdjango.ns["rollback"], runner(transport, SITE), **arguments)
     heads = [line for line in transport.transcript.splitlines() if line.startswith(("== ", "-- "))]
@@ -218,7 +225,7 @@ ACTIVATED = [
     "-- empty-slot",
 ]
 LEFT = ["-- forget", "== prune (locked)", "-- prune"]
-LOOKED = ["== known", "-- known", "== reversal", "-- plan-reversal", "== activate (locked)", "-- still"]
+LOOKED = ["== known", "-- known", "-- known-now", "== reversal", "-- plan-reversal", "== activate (locked)", "-- still"]
 REVERSAL = {"app": "posts", "name": "0002", "operations": ["it's"], "unsafe": [], "reversible": True, "reason": ""}
 
 
@@ -228,6 +235,12 @@ def test_rollback_goes_to_the_last_other_release_that_served() -> None:
     transport = RecordingTransport(answers(SERVED))
     call(fabdjango.ns["rollback"], runner(transport, SITE), code_only=True)
     assert "-- slot: slot a is for 5-555555555555\n" in transport.transcript
+
+
+def test_rollback_to_a_release_with_the_same_migrations_does_not_ask_the_database() -> None:
+    """Nothing that the newer code knows could be too much for the older one; what it does not say is asked."""
+    assert rolled_back({}, now=["0001"]) == [*LOOKED[:3], *LOOKED[5:], *ACTIVATED, *LEFT]
+    assert rolled_back({}, now=[]) == [*LOOKED, *ACTIVATED, *LEFT]
 
 
 def test_rollback_without_another_release_is_refused() -> None:

@@ -208,11 +208,14 @@ class Systemd:
     def start_slot(self, slot: str, *, name: str = "start") -> Step:
         """The slot anew, on the newest unit."""
         unit = self.slot(slot)
-        body = block(
+        anew = block(
             sh("systemctl", "stop", "--", unit),
             raw(f"{sh('systemctl', 'reset-failed', '--', unit)} 2>/dev/null || :"),
-            self._open_socket(self.slot(other_slot(slot))) if self.held else raw(""),
+            self._open_socket(self.slot(other_slot(slot))),
             sh("systemctl", "start", "--", unit),
+        )
+        body = block(
+            anew if self.held else sh("systemctl", "restart", "--", unit),
             raw(f"{sh('systemctl', 'is-active', '--quiet', '--', unit)} || refuse {quote(f'{unit} does not run')}"),
         )
         return Step(name, f"start {unit}", body, user=ROOT, cure=f"journalctl -u {unit}")

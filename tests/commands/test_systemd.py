@@ -167,9 +167,7 @@ def test_start_slot() -> None:
     """Stopped to its end, then started on the newest unit."""
     assert shown(found().start_slot("b")) == shell("""
         # start (as root): start blog-web@b.service
-        systemctl stop -- blog-web@b.service
-        systemctl reset-failed -- blog-web@b.service 2>/dev/null || :
-        systemctl start -- blog-web@b.service
+        systemctl restart -- blog-web@b.service
         systemctl is-active --quiet -- blog-web@b.service || refuse 'blog-web@b.service does not run'
     """)
 

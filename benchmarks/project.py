@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import wheels
-from benchmarks.site import WHEELS
 
 if TYPE_CHECKING:
     from tests.hosts.workplace import Repository
@@ -73,9 +72,9 @@ class Chain:
 
 
 def requirements(dependency: int, size: Size) -> str:
-    """The lines of requirements.txt; all that they name is in the folder of wheels, and no index is asked."""
+    """The lines of requirements.txt; all that they name is in the folder of wheels."""
     made = [f"made{number:03}==1" for number in range(size.made)]
-    lines = ["--no-index", f"--find-links {WHEELS}", *wheels.REQUIRED, f"shopdep=={dependency}", *made]
+    lines = [*wheels.REQUIRED, f"shopdep=={dependency}", *made]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -48,7 +48,7 @@ class Relay:
     target: tuple[str, int]
     port: int = 0
     traffic: Traffic = field(default_factory=Traffic)
-    _open: set[asyncio.Task[None]] = field(default_factory=set)
+    under_way: set[asyncio.Task[None]] = field(default_factory=set)
 
     def count(self) -> Traffic:
         """What went through until now."""
@@ -61,6 +61,7 @@ class Relays:
     def __init__(self, delay: float = 0.0) -> None:
         self.delay = delay
         self.relays: list[Relay] = []
+        self._servers: list[asyncio.Server] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -92,18 +93,16 @@ class Relays:
 
     async def _listen(self, relay: Relay) -> None:
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            relay._open.add(task)
-            try:
-                await self._relay(relay, reader, writer)
-            except asyncio.CancelledError:
-                pass  # dropped; a task that ends cancelled would be reported by asyncio
-            finally:
-                relay._open.discard(task)
-                writer.close()
+            task = asyncio.ensure_future(self._relay(relay, reader, writer))
+            relay.under_way.add(task)
+            # Dropped ones are cancelled, which is no error.
+            with suppress(asyncio.CancelledError):
+                await task
+            relay.under_way.discard(task)
+            writer.close()
 
         server = await asyncio.start_server(connected, LOCAL, 0, limit=PIECE)
+        self._servers.append(server)
         relay.port = server.sockets[0].getsockname()[1]
 
     async def _relay(self, relay: Relay, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -127,7 +126,9 @@ class Relays:
         finally:
             host_writer.close()
 
-    async def _one_way(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: Any) -> None:
+    async def _one_way(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: Callable[[int], None]
+    ) -> None:
         """Hand on what comes, each piece at its time, until the end of it, and then hand that on."""
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
@@ -158,11 +159,12 @@ class Relays:
             await asyncio.gather(read(), write())
 
     async def _drop(self) -> None:
-        tasks = [task for relay in self.relays for task in relay._open]
+        tasks = [task for relay in self.relays for task in relay.under_way]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _end(self) -> None:
+        for server in self._servers:
+            server.close()
         await self._drop()
-        await self._loop.shutdown_asyncgens()

@@ -6,7 +6,7 @@ What every tool has to bring about, and what it finds: the same host, prepared o
     /srv/shop                     empty but for shared/environment; `deploy` owns it
     /srv/shop/shared/environment  NAME=value lines, for sh and for systemd; the database file goes into shared/ too
     /srv/shop/current             a link that the tool makes: the release that serves
-    /opt/wheels                   every package that a requirements.txt can ask for
+    /opt/shop-wheels              every package that a requirements.txt can ask for; pip and uv look there and nowhere else
     /usr/local/bin/uv             uv
 
 A release is the commit in a folder of its own, with `venv` in it, the folder or a link to one.
@@ -27,7 +27,7 @@ __all__ = ["DOMAIN", "ENVIRONMENT", "ROOT", "SOCKET", "UNIT", "WHEELS", "Host", 
 PROJECT = "shop"
 DOMAIN = "shop.example.com"
 ROOT = "/srv/shop"
-WHEELS = "/opt/wheels"
+WHEELS = "/opt/shop-wheels"
 SOCKET = "/run/shop/gunicorn.sock"
 ENVIRONMENT = {
     "DJANGO_SETTINGS_MODULE": "shop.settings",
@@ -48,6 +48,9 @@ server {{
     }}
 }}
 """
+
+PIP = f"[global]\nno-index = true\nfind-links = {WHEELS}\n"
+UV = f'no-index = true\nfind-links = ["{WHEELS}"]\n'
 
 UNIT = f"""\
 [Unit]
@@ -132,6 +135,8 @@ def prepare(machine: Machine, wheels: Path, uv: Path) -> None:
     """Make a new machine what the head of this page says; `wheels` and `uv` are this machine's own files."""
     shutil.copytree(wheels, machine.root / WHEELS[1:], dirs_exist_ok=True)
     shutil.copy2(uv, machine.root / "usr/local/bin/uv")
+    machine.write("/etc/pip.conf", PIP)
+    machine.write("/etc/uv/uv.toml", UV)
     machine.write(f"/etc/nginx/sites-available/{PROJECT}", NGINX)
     machine.write(f"/etc/systemd/system/{PROJECT}.service", UNIT)
     environment = "".join(f"{name}={shlex.quote(value)}\n" for name, value in ENVIRONMENT.items())

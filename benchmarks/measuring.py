@@ -13,7 +13,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,7 +132,7 @@ class Watch:
 
 
 @contextlib.contextmanager
-def watched(hosts: Sequence[Host], text: str) -> Callable[[], Watch]:
+def watched(hosts: Sequence[Host], text: str) -> Iterator[Watch]:
     """Ask all hosts, each in a thread of its own, while the block runs."""
     watch = Watch(hosts, text)
     threads = [threading.Thread(target=watch.ask, args=(host,)) for host in hosts]

@@ -54,9 +54,15 @@ class Chain:
         self._size = size
         self._code = 0
         self._dependency = 1
+        self._head: Commit | None = None
         shutil.copytree(SOURCES, repository.tree, dirs_exist_ok=True, ignore=LEFTOVERS)
         for path, text in files(size):
             repository.write(path, text)
+
+    @property
+    def head(self) -> Commit:
+        """The newest commit."""
+        return self._head or self.next_commit()
 
     def next_commit(self, kind: str = "code") -> Commit:
         """Commit a change of code, or of the requirements too."""
@@ -68,7 +74,8 @@ class Chain:
         self.repository.write("shop/marker.py", f'MARKER = "commit-{self._code:04}"\n')
         self.repository.write("requirements.txt", requirements(self._dependency, self._size))
         sha = self.repository.commit(f"Change the {kind}, step {self._code}")
-        return Commit(sha, f"commit-{self._code:04} {self._dependency}")
+        self._head = Commit(sha, f"commit-{self._code:04} {self._dependency}")
+        return self._head
 
 
 def requirements(dependency: int, size: Size) -> str:
@@ -117,7 +124,9 @@ def _ledger(count: int) -> list[tuple[str, str]]:
             made.append((f"ledger/migrations/{name}.py", _CREATE.format(before=before, model=model)))
         else:
             models.append(f"    column{column} = {_FIELD}\n")
-            made.append((f"ledger/migrations/{name}.py", _ADD.format(before=before, model=model.lower(), column=column)))
+            made.append(
+                (f"ledger/migrations/{name}.py", _ADD.format(before=before, model=model.lower(), column=column))
+            )
         before = f'("ledger", "{name}")'
     return [*made, ("ledger/models.py", f"from django.db import models\n{''.join(models)}")]
 

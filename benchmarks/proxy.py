@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
+
+from typing_extensions import Self
 
 __all__ = ["LOCAL", "Relay", "Relays", "Traffic"]
 
@@ -32,9 +34,7 @@ class Traffic:
 
     def __sub__(self, before: Traffic) -> Traffic:
         """What came after `before`."""
-        return Traffic(
-            self.connections - before.connections, self.sent - before.sent, self.received - before.received
-        )
+        return Traffic(self.connections - before.connections, self.sent - before.sent, self.received - before.received)
 
     def __add__(self, other: Traffic) -> Traffic:
         """Both together."""
@@ -58,14 +58,14 @@ class Relay:
 class Relays:
     """Relays that run in a thread of their own, from `with` to its end; `delay` is the round trip in seconds."""
 
-    def __init__(self, delay: float = 0.0) -> None:
-        self.delay = delay
+    def __init__(self) -> None:
+        self.delay = 0.0
         self.relays: list[Relay] = []
         self._servers: list[asyncio.Server] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
-    def __enter__(self) -> Relays:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -83,6 +83,15 @@ class Relays:
         self._wait_for(self._listen(relay))
         self.relays.append(relay)
         return relay
+
+    @contextmanager
+    def delayed(self, seconds: float) -> Iterator[None]:
+        """Make the way to all hosts as long as this for one block."""
+        self.delay = seconds
+        try:
+            yield
+        finally:
+            self.delay = 0.0
 
     def drop(self) -> None:
         """End all connections, also those that a tool keeps for its next run."""

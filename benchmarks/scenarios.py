@@ -47,6 +47,6 @@ def chosen(words: str) -> tuple[Scenario, ...]:
     names = [name for word in words.split(",") if word for name in GROUPS.get(word, (word,))]
     unknown = sorted({*names} - {*SCENARIOS})
     if unknown or not names:
-        message = f"no scenario is called {', '.join(unknown) or words!r}; there are {', '.join((*SCENARIOS, *GROUPS))}"
+        message = f"no scenario is called {', '.join(map(repr, unknown)) or repr(words)}; there are {', '.join((*SCENARIOS, *GROUPS))}"
         raise ValueError(message)
     return tuple(scenario for name, scenario in SCENARIOS.items() if name in names)

@@ -53,7 +53,7 @@ def chosen(words: str) -> tuple[str, ...]:
     names = [name for word in words.split(",") if word for name in GROUPS.get(word, (word,))]
     unknown = sorted({*names} - {*NAMES})
     if unknown or not names:
-        message = f"no tool is called {', '.join(unknown) or words!r}; there are {', '.join((*NAMES, *GROUPS))}"
+        message = f"no tool is called {', '.join(map(repr, unknown)) or repr(words)}; there are {', '.join((*NAMES, *GROUPS))}"
         raise ValueError(message)
     return tuple(name for name in NAMES if name in names)
 

@@ -68,10 +68,11 @@ def about(command: str, rounds: int) -> str:
     """On which machine, when, and how."""
     found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     day = dt.datetime.now(dt.timezone.utc).date()
+    kernel = ".".join(platform.release().split(".")[:2])
     python = ".".join(map(str, sys.version_info[:3]))
     return (
         f"Medians of {rounds} rounds, {day}, by `{command}`; {os.cpu_count()} processors ({found[1] if found else '?'}), "
-        f"Linux {platform.release()}, Python {python}. Operator and hosts share the machine."
+        f"Linux {kernel}, Python {python}. Operator and hosts share the machine."
     )
 
 

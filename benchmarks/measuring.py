@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import os
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -93,11 +94,15 @@ def _run(words: Sequence[str], site: Site, log: Path) -> tuple[int, float]:
             stderr=said,
             start_new_session=True,
         )
-        timer = threading.Timer(LONGEST, process.kill)
+        # With all that it has started: it has a session of its own, and would outlive us.
+        timer = threading.Timer(LONGEST, os.killpg, (process.pid, signal.SIGKILL))
         timer.start()
         try:
             # wait4 tells of this child alone, and of the children that it has waited for itself.
             _, status, used = os.wait4(process.pid, 0)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
         finally:
             timer.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)

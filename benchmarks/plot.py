@@ -31,17 +31,18 @@ def svg(rows: Sequence[Row]) -> str:
     from matplotlib.figure import Figure
 
     panels = list(dict.fromkeys((row.scenario, row.delay) for row in rows))
-    across = min(len(panels), 3)
+    across = min(len(panels), 4)
     down = -(-len(panels) // across)
     tools = [name for name in NAMES if any(row.tool == name for row in rows)]
     # The ids in the file are made from this and not from the clock.
     with mpl.rc_context({"svg.hashsalt": "fabdjango", "svg.fonttype": "none", "font.size": 9, "text.color": INK}):
-        figure = Figure(figsize=(3.7 * across, (0.32 * len(tools) + 0.75) * down), layout="constrained")
+        figure = Figure(figsize=(3.1 * across, (0.3 * len(tools) + 0.6) * down + 0.4), layout="constrained")
         axes = figure.subplots(down, across, squeeze=False)
         for place, panel in zip(axes.flat, panels, strict=False):
             _draw(place, rows, panel, tools)
         for place in list(axes.flat)[len(panels) :]:
             place.set_axis_off()
+        figure.suptitle("Seconds until the new release answers, and (pale) until the tool has ended", fontsize=9)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Title": "Seconds that a deploy takes"})
     return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())

@@ -114,7 +114,7 @@ def cell(rows: Sequence[Row], scenario: str, delay: int, tool: str, what: str) -
     value, times = (tell(rows, scenario, delay, tool, what) for tell in (typical, ratio))
     text = _NONE if value is None else f"{value:.2f}"
     if tool != LIMIT and value is not None and times is not None:
-        text += f" ({times:.2f} {_TIMES})"
+        text += f" ({times:.2f}{_TIMES})"
     return f"{text}, {failed} of {len(of_tool)} failed" if failed else text
 
 

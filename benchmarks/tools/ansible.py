@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from typing import TYPE_CHECKING
 
 from benchmarks.tools.furnishing import copy_files, program, values
@@ -32,12 +31,10 @@ class Ansible:
 
     def deploy(self, site: Site, commit: str) -> list[str]:
         """Name the playbook that deploys."""
-        self._hang_up(site)
         return [*self._playbook(site), "--extra-vars", f"commit={commit}", "deploy.yml"]
 
     def rollback(self, site: Site) -> list[str]:
         """Name the playbook that goes back."""
-        self._hang_up(site)
         return [*self._playbook(site), "rollback.yml"]
 
     def _playbook(self, site: Site) -> list[str]:
@@ -57,11 +54,6 @@ class Ansible:
                 "ansible_ssh_common_args": f"-F {site.ssh_config}",
             },
         }
-
-    def _hang_up(self, site: Site) -> None:
-        """End the connections that an earlier run left open for a minute: each run is to begin as everybody's does."""
-        for socket in (site.workplace / ".ansible/cp").glob("*"):
-            subprocess.run(("ssh", "-o", f"ControlPath={socket}", "-O", "exit", "any"), capture_output=True, check=False)
 
 
 tool = Ansible()

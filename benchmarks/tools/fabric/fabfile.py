@@ -35,7 +35,9 @@ def rollback(c):
     with ThreadingGroup(*site.hosts) as web:
         now = f"cd {site.root}/releases && now=$(basename $(readlink ../current))"
         before = '$(ls | grep -x -B 1 "$now" | grep -v -x "$now")'
-        web.run(f"{now} && before={before} && ln -s {site.root}/releases/$before ../current.new && mv -T ../current.new ../current")
+        web.run(
+            f"{now} && before={before} && ln -s {site.root}/releases/$before ../current.new && mv -T ../current.new ../current"
+        )
         restart(web, site)
         web.run(f"""{now} && ls | awk -v now="$now" '$0 > now' | xargs -r rm -rf""")
 
@@ -66,4 +68,4 @@ def manage(web, site, release, command):
 
 def restart(web, site):
     web.sudo(f"systemctl restart {site.service}")
-    web.run(f"curl --silent --show-error --fail --output /dev/null --header 'Host: {site.domain}' http://localhost/version")
+    web.run(f"curl --silent --show-error --fail --output /dev/null --header 'Host: {site.domain}' http://localhost/")

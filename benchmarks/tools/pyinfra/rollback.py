@@ -15,7 +15,7 @@ systemd.service(name="Restart", service=host.data.service, running=True, restart
 server.shell(
     name="Ask for an answer",
     commands="curl --silent --show-error --fail --output /dev/null "
-    f"--header 'Host: {host.data.domain}' http://localhost/version",
+    f"--header 'Host: {host.data.domain}' http://localhost/",
 )
 server.shell(
     name="Throw the later releases away",

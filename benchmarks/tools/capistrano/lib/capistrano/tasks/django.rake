@@ -34,7 +34,7 @@ namespace :deploy do
     on roles(:web) do
       execute :sudo, "systemctl restart", fetch(:service)
       execute :curl, "--silent --show-error --fail --output /dev/null",
-              "--header 'Host: #{fetch(:domain)}'", "http://localhost/version"
+              "--header 'Host: #{fetch(:domain)}'", "http://localhost/"
     end
   end
 end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING
 
 from benchmarks.tools.furnishing import copy_files, program, values
@@ -51,7 +52,7 @@ class Ansible:
                 # https://docs.ansible.com/ansible/latest/reference_appendices/interpreter_discovery.html
                 "ansible_python_interpreter": "/usr/bin/python3",
                 # OpenSSH takes the home of the account that runs it, whatever HOME says.
-                "ansible_ssh_common_args": f"-F {site.ssh_config}",
+                "ansible_ssh_common_args": f"-F {shlex.quote(str(site.ssh_config))}",
             },
         }
 

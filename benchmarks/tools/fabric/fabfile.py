@@ -30,7 +30,7 @@ def deploy(c, commit):
 
 @task
 def rollback(c):
-    """Let the release before serve again, and throw away the one that served."""
+    """Let the release before serve again."""
     site = c.config.site
     with ThreadingGroup(*site.hosts) as web:
         now = f"cd {site.root}/releases && now=$(basename $(readlink ../current))"

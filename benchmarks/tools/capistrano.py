@@ -30,7 +30,8 @@ class Capistrano:
         stage.parent.mkdir()
         # A JSON string without # is a Ruby string.
         servers = [f'server {json.dumps(host.name)}, user: "deploy", roles: %w{{app db web}}\n' for host in site.hosts]
-        settings = {"repo_url": site.repository, "deploy_to": site.root, **values(site)}
+        settings = values(site)
+        settings |= {"repo_url": settings.pop("repository"), "deploy_to": settings.pop("root")}
         stage.write_text("".join([*servers, *(f"set :{key}, {json.dumps(text)}\n" for key, text in settings.items())]))
 
     def deploy(self, site: Site, commit: str) -> list[str]:

@@ -43,8 +43,9 @@ class Pyinfra:
         return [*self._pyinfra(), "inventory.py", "rollback.py"]
 
     def _pyinfra(self) -> list[str]:
-        # It runs each operation on all hosts at once by itself. "Execute operations immediately on hosts without prompt or
-        # checking for changes": https://docs.pyinfra.com/en/3.x/cli.html
+        # "Execute operations immediately on hosts without prompt or checking for changes", as `pyinfra --help` has it. Each
+        # operation runs on all hosts at once by itself: https://docs.pyinfra.com/en/3.x/arguments.html
+        # Not --no-wait, which would spare hosts the wait for each other: with it a failed operation ends with 0 (3.10.0).
         return [str(self._place() / "bin/pyinfra"), "--yes"]
 
     def _place(self) -> Path:

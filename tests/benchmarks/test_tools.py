@@ -93,13 +93,11 @@ def test_capistrano_is_told_of_the_hosts_in_its_stage(site: Site) -> None:
     assert (site.workplace / "config/deploy/production.rb").read_text() == (
         'server "web1", user: "deploy", roles: %w{app db web}\n'
         'server "web2", user: "deploy", roles: %w{app db web}\n'
-        'set :repo_url, "git://198.18.0.1:9418/shop.git"\n'
-        'set :deploy_to, "/srv/shop"\n'
-        'set :root, "/srv/shop"\n'
-        'set :repository, "git://198.18.0.1:9418/shop.git"\n'
         'set :domain, "shop.example.com"\n'
         'set :python, "python3"\n'
         'set :service, "shop"\n'
+        'set :repo_url, "git://198.18.0.1:9418/shop.git"\n'
+        'set :deploy_to, "/srv/shop"\n'
     )
     assert sorted(path.name for path in site.workplace.iterdir()) == [".ssh", "Capfile", "config", "lib"]
 

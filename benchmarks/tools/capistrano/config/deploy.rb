@@ -4,8 +4,8 @@ set :application, "shop"
 set :branch, ENV["COMMIT"]
 set :keep_releases, 5
 
-# One connection for all steps is what SSHKit has by itself. It gives one up that was idle for 30 seconds, as it is on
-# one host while another one installs; the README says how to keep it.
+# One connection for all steps is what SSHKit has by itself. It gives one up that was idle for 30 seconds, as one host's is
+# while another one installs; the README says how to keep it.
 # https://github.com/capistrano/sshkit#connection-pooling
 SSHKit::Backend::Netssh.pool.idle_timeout = 60
 

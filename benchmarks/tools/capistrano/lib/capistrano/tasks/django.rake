@@ -43,5 +43,6 @@ after "deploy:updated", "django:virtualenv"
 after "django:virtualenv", "django:check"
 after "django:check", "django:migrate"
 after "django:migrate", "django:collectstatic"
-# https://capistranorb.com/documentation/getting-started/flow/ has it here, for a deploy and for a rollback.
+# Where its change log has it since 3.1; a deploy and a rollback both come by here.
+# https://capistranorb.com/documentation/getting-started/flow/
 after "deploy:publishing", "deploy:restart"

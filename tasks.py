@@ -193,7 +193,51 @@ def docs(_c: Context) -> None:
     sys.stdout.write(f"{tables.README.name}: {'unchanged' if after == before else 'rewritten'}\n")
 
 
-ns = Collection(demo, demo_down, hosts_up, hosts_down, test, lint, types, golden, docs)
+# --- the benchmark -----------------------------------------------------------
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        "tools": "Which, with commas between: fabdjango, plain, skipping (limit is both), capistrano, pyinfra, ansible, fabric (peers), or all.",
+        "scenarios": "Which: first, code-only, same, requirements, rollback, ten-hosts, growth-first and so on (growth), or all.",
+        "rounds": "How often each tool does each of them.",
+        "delay": "Round trips to the hosts in milliseconds, such as 0,50.",
+        "into": "Folder for runs.csv, table.md and times.svg; what is there of other scenarios stays.",
+    },
+)
+def bench(
+    _c: Context,
+    tools: str = "fabdjango,limit",
+    scenarios: str = "code-only",
+    rounds: str = "5",
+    delay: str = "0",
+    into: str = "build/bench",
+) -> None:
+    """
+    Time deploys beside other tools, on test hosts of its own.
+
+    Needs root and systemd-nspawn, and a machine that does nothing else meanwhile. Each run deploys the next commit of a sample project.
+    """
+    _need("matplotlib", "uv")
+    from benchmarks import chore
+
+    words = {"tools": tools, "scenarios": scenarios, "rounds": rounds, "delay": delay, "into": into}
+    command = " ".join(["inv bench", *(f"--{name} {shlex.quote(value)}" for name, value in words.items())])
+    try:
+        failed = chore.bench(chore.order(tools, scenarios, rounds, delay), Path(into), command, _say)
+    except (ValueError, RuntimeError) as error:
+        raise Exit(f"Error: {error}", 1) from None
+    if failed:
+        raise Exit(f"Error: {failed} runs failed", 1)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+ns = Collection(demo, demo_down, hosts_up, hosts_down, test, lint, types, golden, docs, bench)
 for _name, _task in fabdjango.ns.tasks.items():
     ns.add_task(_task, name=_name)
 for _collection in fabdjango.ns.collections.values():

@@ -1,5 +1,5 @@
 """
-The README's tables of tasks and settings, made from the code.
+The README's tables of tasks and settings, made from the code, and the one of the benchmark, as `inv bench` left it.
 
 A table stands between two lines of the README:
 
@@ -18,14 +18,15 @@ from typing import Any, Literal, get_args, get_origin
 import fabdjango
 from fabdjango.settings import Row, setting_rows
 
-__all__ = ["README", "renewed", "settings_table", "tasks_table"]
+__all__ = ["README", "benchmark_table", "renewed", "settings_table", "tasks_table"]
 
 README = Path(__file__).parent.parent / "README.md"
+RESULTS = README.parent / "benchmarks" / "results"
 
 
 def renewed(text: str) -> str:
-    """The text of the README with both tables as they should be; raises ValueError if one has no place there."""
-    for name, lines in (("tasks", tasks_table()), ("settings", settings_table())):
+    """The text of the README with all tables as they should be; raises ValueError if one has no place there."""
+    for name, lines in (("benchmark", benchmark_table()), ("tasks", tasks_table()), ("settings", settings_table())):
         begin, end = f"<!-- {name}: written by inv docs -->", f"<!-- end of {name} -->"
         before, found, rest = text.partition(begin)
         _, closed, after = rest.partition(end)
@@ -34,6 +35,16 @@ def renewed(text: str) -> str:
             raise ValueError(message)
         text = "\n".join([f"{before}{begin}", *lines, f"{end}{after}"])
     return text
+
+
+def benchmark_table() -> Iterator[str]:
+    """The picture and the tables that were measured last; a sentence where nothing was."""
+    if not (RESULTS / "table.md").exists():
+        yield "(Nothing is measured yet.)"
+        return
+    yield f"![Seconds that a deploy takes with each tool]({RESULTS.relative_to(README.parent)}/times.svg)"
+    yield ""
+    yield from (RESULTS / "table.md").read_text(encoding="utf-8").rstrip().split("\n")
 
 
 def tasks_table() -> Iterator[str]:

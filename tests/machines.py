@@ -229,6 +229,11 @@ class Machine:
         logins, sessions = (len(re.findall(kind, said, re.MULTILINE)) for kind in kinds)
         return logins, sessions
 
+    def processor_seconds(self) -> float:
+        """Tell how much processor time all programs of the host have taken since it was switched on."""
+        told = (_cgroups(self.name)[1] / "cpu.stat").read_text()
+        return int(re.search(r"^usage_usec (\d+)$", told, re.MULTILINE)[1]) / 1e6  # type: ignore[index]
+
     def power_on(self) -> None:
         """Start systemd-nspawn and do not wait for anything."""
         shared = [str(folder).replace("\\", "\\\\").replace(":", "\\:") for folder in shared_folders()]

@@ -15,6 +15,7 @@ import pytest
 from fabdjango import onhost
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fabdjango"
+TOOLS = PACKAGE.parent / "benchmarks" / "tools"
 ONHOST = sorted(path for path in (PACKAGE / "onhost").glob("*.py") if path.name != "__init__.py")
 MODULES = sorted(
     ".".join(("fabdjango", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
@@ -145,6 +146,26 @@ GUESTS = {
 }
 
 
+# The benchmark's own rooms, of which nobody else knows anything.
+BENCHMARK: dict[str, set[str]] = {
+    "wheels": set(),
+    "site": set(),
+    "proxy": set(),
+    "project": {"wheels"},
+    "scenarios": {"project"},
+    "tools": {"site", "tools"},
+    "measuring": {"project", "proxy", "site"},
+    "results": {"measuring", "scenarios", "tools"},
+    "plot": {"results", "scenarios", "tools"},
+    "stages": {"wheels", "project", "proxy", "site", "measuring", "tools"},
+    "run": {"measuring", "results", "scenarios", "stages", "tools"},
+    "chore": {"plot", "results", "run", "scenarios", "tools"},
+}
+BENCHMARK_MODULES = [
+    f"benchmarks.{room}" for room in [*BENCHMARK, *(f"tools.{path.stem}" for path in TOOLS.glob("[a-z]*.py"))]
+]
+
+
 def path_of(module: str) -> Path:
     """The file of a module."""
     path = PACKAGE.parent.joinpath(*module.split("."))
@@ -163,8 +184,8 @@ def imports(module: str) -> Iterator[str]:
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: relative import"
-            if node.module == "fabdjango":
-                yield from (f"fabdjango.{name.name}" for name in node.names)
+            if node.module in ("fabdjango", "benchmarks"):
+                yield from (f"{node.module}.{name.name}" for name in node.names)
             else:
                 yield str(node.module)
 
@@ -180,6 +201,20 @@ def test_nothing_points_left(module: str) -> None:
     own = room_of(module)
     found = {room_of(name) for name in imports(module) if name.split(".")[0] == "fabdjango"}
     assert sorted(found - ROOMS.get(own, set()) - {own, "exceptions"}) == []
+
+
+@pytest.mark.parametrize("module", BENCHMARK_MODULES)
+def test_nothing_points_left_in_the_benchmark(module: str) -> None:
+    """A tool knows what it is given, and not how it is measured; and nobody is measured by his own code."""
+    own = room_of(module)
+    found = {name.split(".")[1] for name in imports(module) if name.startswith("benchmarks.")}
+    assert sorted(found - BENCHMARK[own] - {own}) == []
+    assert [name for name in imports(module) if name.split(".")[0] == "fabdjango"] == []
+
+
+def test_every_room_of_the_benchmark_is_in_the_table() -> None:
+    """A new room gets its row here."""
+    assert {path.stem for path in TOOLS.parent.glob("[a-z]*.py")} | {"tools"} == BENCHMARK.keys()
 
 
 @pytest.mark.parametrize("module", MODULES)

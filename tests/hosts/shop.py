@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import re
 import textwrap
-import zipfile
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from benchmarks.wheels import made_wheel
 from tests.hosts.invariants import Site
 
 if TYPE_CHECKING:
@@ -261,24 +260,7 @@ def furnish(machine: Machine) -> None:
 
 def wheel(version: int) -> bytes:
     """A package shopdep of one module that knows its version; the same bytes each time."""
-    info = f"shopdep-{version}.dist-info"
-    files = {
-        "shopdep.py": f"VERSION = {version}\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: shopdep\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    files[f"{info}/RECORD"] = (
-        "".join(
-            f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip('=')},{len(text)}\n"
-            for path, text in files.items()
-        )
-        + f"{info}/RECORD,,\n"
-    )
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        for path, text in files.items():
-            archive.writestr(zipfile.ZipInfo(path), text)
-    return content.getvalue()
+    return made_wheel("shopdep", str(version), {"shopdep.py": f"VERSION = {version}\n"})
 
 
 def _css(number: int) -> str:

@@ -17,6 +17,7 @@ __all__ = [
     "Migration",
     "Reversal",
     "json_line",
+    "read_commit",
     "read_django",
     "read_facts",
     "read_migrated",
@@ -125,12 +126,18 @@ def read_facts(output: str, rights: str = "") -> Facts:
     lines = rights.split()
     if lines:
         values.update({"sudo": lines == ["all"], "root_programs": [] if lines == ["all"] else lines})
+    return Facts(**_known(values))
+
+
+def read_commit(output: str, facts: Facts) -> Facts:
+    """What was known of the host, with the line of JSON of a later look at the commit alone."""
+    return dataclasses.replace(facts, **_known(json_line(output, "survey-commit step")))
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
     known = {item.name: item for item in dataclasses.fields(Facts)}
     tuples = {name for name, item in known.items() if str(item.type).startswith("tuple")}
-    found: dict[str, Any] = {
-        name: tuple(value) if name in tuples else value for name, value in values.items() if name in known
-    }
-    return Facts(**found)
+    return {name: tuple(value) if name in tuples else value for name, value in values.items() if name in known}
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from fabdjango.script import (
     EventParser,
     bootstrap,
     bootstrap_as_root,
+    compressed,
     render_script,
     render_settling,
 )
@@ -566,7 +567,7 @@ class FabricTransport:
             stack.callback(channel.close)
             self._channel = channel
             try:
-                text = script.encode()
+                text = compressed(script)
                 if self._password:
                     self._become_root(channel, text, self._password)
                 else:

@@ -45,7 +45,7 @@ class Session:
 
     def __init__(self, host: Host, phase: Phase, *, leased: bool = False, owner: str = "", login: str = "") -> None:
         self.out = host.folder / f"out-{time.monotonic_ns()}"
-        text = render_script(phase, run=RUN, leased=leased, owner=owner, login=login).encode()
+        text = render_script(phase, run=RUN, leased=leased, owner=owner, login=login)
         with self.out.open("wb") as out:
             self.process = host.begin(text, out=out, keep=True)
 
@@ -246,7 +246,7 @@ def test_the_steps_of_another_account_hold_the_lock(shared: Host, sessions: list
     assert "sleep (" in events[1].text
     text = render_script(phase(shared, "ada", ":"), run=RUN, owner="nobody", login="root", leased=True)
     # As if the token had been another's when the outer shell looked.
-    process = shared.begin(text.replace("flock -ns 9 && fenced || lost", ":").encode())
+    process = shared.begin(text.replace("flock -ns 9 && fenced || lost", ":"))
     out, _ = process.communicate(timeout=10)
     assert told(events_of(out))[-2:] == [("output", "0", "this deployment has lost its lock"), ("end", "0", "94")]
 

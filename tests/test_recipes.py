@@ -221,6 +221,14 @@ def test_a_backup_before_migrations(values: dict[str, Any], leads: bool, found: 
     assert phase.undo_from == "configure"
 
 
+def test_what_is_looked_at_after_a_push() -> None:
+    """The commit alone, or after hooks, which may have changed the host, all of it."""
+    hook = {"after_fetch": ["it's mine"]}
+    for hooks, steps in ((None, ["receive", "survey-commit"]), (hook, ["receive", "after_fetch", "survey"])):
+        phase = recipes.receive(site({"hooks": hooks or {}}), sample_facts(**HOST), b"it's a pack", 40 * "a", "main")
+        assert names(phase.steps) == steps
+
+
 def test_the_other_slot_is_taken() -> None:
     """Beside the one that serves; on an empty host it is a; with one slot there is no other."""
     assert (deployment().slot, deployment().old_slot) == ("b", "a")

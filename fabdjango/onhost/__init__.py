@@ -22,7 +22,8 @@ _PARTS = {
     "migrate": ("project", "schema", "journal"),
     "reverse_plan": ("project", "schema"),
     "server_look": ("reading",),
-    "survey": ("reading", "env_store"),
+    "survey": ("reading", "env_store", "commit_facts"),
+    "survey_commit": ("commit_facts",),
     "tell_secrets": ("env_store",),
 }
 """What stands in front of a program, as it is sent alone and can import nothing of ours."""

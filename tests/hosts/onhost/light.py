@@ -8,6 +8,7 @@ nothing of the script, but says of each step that it began and ended, in order, 
 # ruff: noqa: PTH123, SIM115, S108, UP031, PTH118, PTH103
 # mypy: ignore-errors
 
+import gzip
 import json
 import os
 import re
@@ -62,7 +63,7 @@ def say(text):
 
 
 size = int(os.environ["SSH_ORIGINAL_COMMAND"].split()[-1])
-script = sys.stdin.buffer.read(size).decode()
+script = gzip.decompress(sys.stdin.buffer.read(size)).decode()
 os.makedirs(FOLDER, exist_ok=True)
 run = re.search(r"^FABDJANGO_RUN=(\w+)$", script, re.MULTILINE)[1]
 first, _, rest = script.partition("\nreport follow\n")

@@ -112,6 +112,8 @@ class Site:
     """Names of programs and jobs that are for the primary only, which this host is not."""
     folder: Path = Path()
     """Where paths on the operator's side start from."""
+    beside: tuple[str, ...] = ()
+    """What all hosts of the stage are connected at."""
 
     @property
     def pushes(self) -> bool:

@@ -76,11 +76,8 @@ def look_clock():
 
 
 def look_addresses():
-    """The host's own addresses, without those of loopback and of a link alone."""
-    found = re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", read("/proc/net/fib_trie"))
-    for line in read("/proc/net/if_inet6").splitlines():
-        found.append(socket.inet_ntop(socket.AF_INET6, bytes.fromhex(line.split()[0])))
-    return sorted({each for each in found if not each.startswith(("127.", "fe80:")) and each != "::1"})
+    """The host's own addresses."""
+    return own_addresses()
 
 
 def look_memory():

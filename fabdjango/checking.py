@@ -157,7 +157,7 @@ class _Visit:
         serves = str(facts.current_marker.get("commit", ""))
         if serves and serves != facts.sha:
             yield recipes.survey(site, serves, fetch=False, lock=False).steps[-1]
-        yield check.look_at_site(settings, layout, facts, facts, self._database_url())
+        yield check.look_at_site(settings, layout, facts, self._database_url())
         if look.may_be_root:
             yield check.look_as_root(settings, layout, facts)
         if settings.nginx.domains:

@@ -39,6 +39,7 @@ class Facts:
     ``managed`` maps a path to its digest and, unless secret, its text.
     ``app`` is the account of fabdjango.run_as, if it is there: its ``home``, its ``group``, and whether the owner is a ``member``.
     ``sudo`` says that who logs in may do anything as root, ``root_programs`` are the paths of what it may run else.
+    ``pythons`` are the names of those that anybody finds, ``needs`` which Python and which Django the commit asks for.
     ``generated`` names the values that were made on the host.
     """
 
@@ -56,6 +57,7 @@ class Facts:
     root_programs: tuple[str, ...] = ()
     systemd: bool = False
     python: Mapping[str, Any] = field(default_factory=dict)
+    pythons: tuple[str, ...] = ()
     pip_config: Mapping[str, str] = field(default_factory=dict, repr=False)
     supervisor_conf_d: bool = False
     own_supervisord: bool = False
@@ -89,6 +91,7 @@ class Facts:
     submodules: tuple[str, ...] = ()
     lfs: bool = False
     requirements: Mapping[str, Any] = field(default_factory=dict)
+    needs: tuple[str, str] = ("", "")
     tracked_shared: tuple[str, ...] = ()
 
     @property

@@ -14,7 +14,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from fabdjango import onhost
-from fabdjango.commands import database, django, environment, git, gunicorn, managers, nginx, static, sudoers, venv
+from fabdjango.commands import (
+    database,
+    django,
+    environment,
+    git,
+    gunicorn,
+    managers,
+    nginx,
+    pythons,
+    static,
+    sudoers,
+    venv,
+)
 from fabdjango.commands import release as releases
 from fabdjango.commands.manager import MARK, Manager, other_slot
 from fabdjango.commands.wheels import Wheels, install_wheels, pack_wheels, receive_wheels, without_index
@@ -476,6 +488,7 @@ def refusals(site: Site, facts: Facts, ref: str) -> Iterator[tuple[str, Fabdjang
     settings, layout, host = site.settings, site.layout, site.host
     yield from (("commit", error) for error in _faults_of_commit(settings, facts, ref, host))
     yield from _refused("account", lambda: _refuse_account(settings, facts, host))
+    yield from _refused("python", lambda: pythons.refuse_unwanted(settings, facts, layout, host))
     yield from _refused("requirements", lambda: venv.refuse_hopeless(settings, facts, host))
     yield from _refused("manager", lambda: managers.find(settings, facts, layout, site.templates, host))
     yield from _refused("manager", lambda: managers.refuse_other(settings, facts, layout, host))

@@ -77,7 +77,7 @@ def test_every_refusal_is_told() -> None:
         ("commit", "the commit has submodules (it's inside), which a release would silently lack"),
         ("commit", "the commit has files in git LFS, of which a release would only get pointers"),
         ("commit", "the commit has no manage.py"),
-        ("requirements", "python3 is not on the host"),
+        ("python", "python3 is not on the host"),
         ("manager", "supervisor is not installed on the host"),
         ("disk", "the disk is too full: 1 MB free, 50 MB needed"),
     ]

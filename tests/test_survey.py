@@ -124,3 +124,26 @@ def test_a_later_look_at_the_commit_alone(root: Path, tmp_path: Path) -> None:
     assert (whole.sha, whole.subject, whole.manage) == (sha, f"{sha[:7]} It's the first", True)
     later = read_commit(said_by("survey_commit", root, "main"), before)
     assert later == replace(whole, mirror=False, disk=before.disk)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "needs"),
+    [
+        ("requirements.txt", "# Django>=1\n  Django[argon2] >= 5.2, < 5.3 ; python_version > '3'\n", ["", ">= 5.2, < 5.3"]),
+        ("requirements.txt", "django-environ\nDjango\n", ["", ""]),
+        ("uv.lock", '[[package]]\nname = "django"\nversion = "5.2.4"\n', ["", "==5.2.4"]),
+        ("pyproject.toml", '[project]\nrequires-python = ">=3.12"\ndependencies = [\n  "Django~=6.0",\n]\n', [">=3.12", "~=6.0"]),
+        ("setup.cfg", "[options]\npython_requires = >=3.10\n", [">=3.10", ""]),
+    ],
+)  # fmt: skip
+def test_what_a_commit_needs(root: Path, tmp_path: Path, name: str, text: str, needs: list[str]) -> None:
+    """In the words of its own files."""
+    repository = Repository(tmp_path / "it's a repository")
+    repository.commit({name: text})
+    repository.git("clone", "--quiet", "--bare", str(repository.path), str(root / "repo.git"))
+    assert list(surveyed(root, "main").needs) == needs
+
+
+def test_the_pythons_of_the_host(root: Path) -> None:
+    """By names that anybody finds."""
+    assert all(name.startswith("python3.") for name in surveyed(root).pythons)

@@ -1,6 +1,5 @@
 """Look at what a deploy needs of the host and at what has changed on it; print it as one line of JSON. Writes nothing."""
 
-import glob
 import grp
 import hashlib
 import json
@@ -142,14 +141,6 @@ def look_versions():
     return found
 
 
-def look_pythons():
-    """Every Python that an account of the host finds by its name."""
-    names = {
-        os.path.basename(path) for folder in ("/usr/bin", "/usr/local/bin") for path in glob.glob(folder + "/python3.*")
-    }
-    return sorted(name for name in names if re.match(r"python3\.\d+$", name))
-
-
 # --- as the account that owns the site -------------------------------------------
 
 
@@ -268,22 +259,6 @@ def look_changed():
     if len(found) != len(wanted):
         return None
     return sorted(changed + [name for (name, blob), now in zip(wanted.items(), found) if blob != now])
-
-
-def look_needs():
-    """What the commit asks of Python by itself, and of Django in its requirements; empty where it does not say."""
-    texts = {
-        name: git("cat-file", "blob", "%s:%s" % (P["wanted"], name))
-        for name in ("pyproject.toml", "setup.cfg", *P["sources"])
-    }
-    python = re.search(r"^requires-python\s*=\s*[\"']([^\"']+)", texts["pyproject.toml"], re.M)
-    python = python or re.search(r"^python_requires\s*=\s*(.+)$", texts["setup.cfg"], re.M)
-    django = ""
-    for name in P["sources"]:
-        locked = re.search(r"^name = \"django\"\nversion = \"([^\"]+)\"", texts[name], re.M | re.I)
-        listed = re.search(r"^[\s\"']*django(?:\[[^\]]*\])?\s*([=~<>!][^;#\"'\n]*)", texts[name], re.M | re.I)
-        django = django or ("==" + locked.group(1) if locked else listed.group(1) if listed else "")
-    return [python.group(1).strip() if python else "", django.strip()]
 
 
 def look_database():

@@ -98,6 +98,19 @@ def requirement_facts():
     }
 
 
+def needs(sources):
+    """What the commit asks of Python by itself, and of Django in its requirements; empty where it does not say."""
+    texts = {name: blob(name) or "" for name in ("pyproject.toml", "setup.cfg", *sources)}
+    python = re.search(r"^requires-python\s*=\s*[\"']([^\"']+)", texts["pyproject.toml"], re.M)
+    python = python or re.search(r"^python_requires\s*=\s*(.+)$", texts["setup.cfg"], re.M)
+    django = ""
+    for name in sources:
+        locked = re.search(r"^name = \"django\"\nversion = \"([^\"]+)\"", texts[name], re.M | re.I)
+        listed = re.search(r"^[\s\"']*django(?:\[[^\]]*\])?\s*([=~<>!][^;#\"'\n]*)", texts[name], re.M | re.I)
+        django = django or ("==" + locked.group(1) if locked else listed.group(1) if listed else "")
+    return [python.group(1).strip() if python else "", django.strip()]
+
+
 def settings_module():
     """What manage.py names, or an empty string."""
     found = re.search(r"""DJANGO_SETTINGS_MODULE["'],\s*["']([\w.]+)["']""", blob(P["manage"]) or "")
@@ -145,6 +158,7 @@ ATTRIBUTES = "\n".join(blob(name) or "" for name in TREE if posixpath.basename(n
 
 def commit_facts():
     """What decisions need to know of the commit; of one that is not there, its name's neighbours."""
+    requirements = requirement_facts() if SHA else {}
     return {
         "sha": SHA,
         "ref_kind": KIND,
@@ -161,7 +175,8 @@ def commit_facts():
         "settings_module": settings_module() if SHA else "",
         "submodules": [name for name, mode in TREE.items() if mode == "160000"],
         "lfs": "filter=lfs" in ATTRIBUTES,
-        "requirements": requirement_facts() if SHA else {},
+        "requirements": requirements,
+        "needs": needs(requirements["sources"]) if SHA else ["", ""],
         "tracked_shared": [
             name
             for name in P["shared"]

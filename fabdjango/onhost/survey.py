@@ -36,6 +36,14 @@ def python_facts():
     return json.loads(found) if found else {}
 
 
+def pythons():
+    """Every Python that an account of the host finds by its name."""
+    names = {
+        os.path.basename(path) for folder in ("/usr/bin", "/usr/local/bin") for path in glob.glob(folder + "/python3.*")
+    }
+    return sorted(name for name in names if re.match(r"python3\.\d+$", name))
+
+
 def pip_config():
     """What the host's pip is told in its files and environment: options of [global] and [install]."""
     files = [
@@ -184,6 +192,7 @@ facts = {
     "programs": programs(),
     "systemd": os.path.isdir("/run/systemd/system"),
     "python": python_facts(),
+    "pythons": pythons(),
     "pip_config": pip_config(),
     "supervisor_conf_d": os.path.isdir("/etc/supervisor/conf.d"),
     "own_supervisord": os.path.exists(os.path.join(ROOT, "supervisor", "supervisord.conf")),

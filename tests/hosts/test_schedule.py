@@ -241,12 +241,10 @@ def test_cron_starts_a_job(site: Site) -> None:
         test_cron(site)
     site.ticks()
     assert wait_for(lambda: f"{site.current()} deploy" in site.ticks(), 90)
-    said = site.fab("logs", "--name=tick", "--since=5 min").output.splitlines()
-    assert [line.split(" ", 2)[-1] for line in said[:3]] == [
-        f"begins, in {site.current()}",
-        "100%",
-        "ended with status 0",
-    ]
+    said = [line.split(" ", 2)[-1] for line in site.fab("logs", "--name=tick", "--since=5 min").output.splitlines()]
+    # While the site came from systemd to cron, the release before may have had a run too.
+    begin = said.index(f"begins, in {site.current()}")
+    assert said[begin + 1 : begin + 3] == ["100%", "ended with status 0"]
 
 
 def test_without_jobs(site: Site) -> None:

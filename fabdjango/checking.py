@@ -28,7 +28,7 @@ from fabdjango.script import Event
 from fabdjango.surveying import chosen, found_by
 from fabdjango.transport import PhaseResult, StepResult
 
-__all__ = ["Findings", "as_json", "look_at_all", "tell"]
+__all__ = ["Findings", "addresses_of", "as_json", "judge_domains", "lines_of", "look_at_all", "tell"]
 
 
 @dataclass
@@ -157,7 +157,7 @@ class _Visit:
         serves = str(facts.current_marker.get("commit", ""))
         if serves and serves != facts.sha:
             yield recipes.survey(site, serves, fetch=False, lock=False).steps[-1]
-        yield check.look_at_site(settings, layout, facts, facts, self._database_url())
+        yield check.look_at_site(settings, layout, facts, self._database_url())
         if look.may_be_root:
             yield check.look_as_root(settings, layout, facts)
         if settings.nginx.domains:
@@ -296,15 +296,13 @@ class _Visit:
     def addresses(self) -> set[str]:
         """Where the host is, as itself and the operator see it."""
         site = self.runner.site
-        there = set(_resolve(site.settings.ssh.address or site.host))
+        there = set(addresses_of(site.settings.ssh.address or site.host))
         return there | set(self._case.look.addresses if self._case else ())
 
     def look_from_outside(self, own: Iterable[str]) -> None:
         """What the DNS says, as the operator's machine hears it; ``own`` is the addresses of all hosts."""
         if self._case:
-            domains = self._case.settings.nginx.domains
-            resolved = {each: _resolve(each.replace("*", "fabdjango")) for each in domains}
-            self.findings += judge_web.dns(self._case, resolved, set(own))
+            self.findings += judge_domains(self._case.settings.nginx.domains, own, self._case.look.addresses)
 
 
 _IS_COMMIT = re.compile("[0-9a-fA-F]{4,40}")
@@ -321,8 +319,14 @@ def _unread(repository: str, said: str) -> Finding:
     return Finding("repository", ERROR, f"the host cannot read {repository}\n{excerpt(said)}".rstrip(), cure)
 
 
+def judge_domains(domains: Iterable[str], own: Iterable[str], addresses_here: Iterable[str]) -> list[Finding]:
+    """What is to be said of the DNS of ``domains``, as this machine is told it; the addresses are those of judge_web.dns."""
+    resolved = {each: addresses_of(each.replace("*", "fabdjango")) for each in domains}
+    return list(judge_web.dns(resolved, set(own), addresses_here))
+
+
 @functools.cache
-def _resolve(name: str) -> tuple[str, ...]:
+def addresses_of(name: str) -> tuple[str, ...]:
     """The addresses of a name, as this machine is told; none if it does not resolve."""
     try:
         found = socket.getaddrinfo(name, None, proto=socket.IPPROTO_TCP)

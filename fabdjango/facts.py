@@ -17,6 +17,7 @@ __all__ = [
     "Migration",
     "Reversal",
     "json_line",
+    "read_commit",
     "read_django",
     "read_facts",
     "read_migrated",
@@ -38,6 +39,7 @@ class Facts:
     ``managed`` maps a path to its digest and, unless secret, its text.
     ``app`` is the account of fabdjango.run_as, if it is there: its ``home``, its ``group``, and whether the owner is a ``member``.
     ``sudo`` says that who logs in may do anything as root, ``root_programs`` are the paths of what it may run else.
+    ``pythons`` are the names of those that anybody finds, ``needs`` which Python and which Django the commit asks for.
     ``generated`` names the values that were made on the host.
     """
 
@@ -55,6 +57,7 @@ class Facts:
     root_programs: tuple[str, ...] = ()
     systemd: bool = False
     python: Mapping[str, Any] = field(default_factory=dict)
+    pythons: tuple[str, ...] = ()
     pip_config: Mapping[str, str] = field(default_factory=dict, repr=False)
     supervisor_conf_d: bool = False
     own_supervisord: bool = False
@@ -88,6 +91,7 @@ class Facts:
     submodules: tuple[str, ...] = ()
     lfs: bool = False
     requirements: Mapping[str, Any] = field(default_factory=dict)
+    needs: tuple[str, str] = ("", "")
     tracked_shared: tuple[str, ...] = ()
 
     @property
@@ -125,12 +129,18 @@ def read_facts(output: str, rights: str = "") -> Facts:
     lines = rights.split()
     if lines:
         values.update({"sudo": lines == ["all"], "root_programs": [] if lines == ["all"] else lines})
+    return Facts(**_known(values))
+
+
+def read_commit(output: str, facts: Facts) -> Facts:
+    """What was known of the host, with the line of JSON of a later look at the commit alone."""
+    return dataclasses.replace(facts, **_known(json_line(output, "survey-commit step")))
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
     known = {item.name: item for item in dataclasses.fields(Facts)}
     tuples = {name for name, item in known.items() if str(item.type).startswith("tuple")}
-    found: dict[str, Any] = {
-        name: tuple(value) if name in tuples else value for name, value in values.items() if name in known
-    }
-    return Facts(**found)
+    return {name: tuple(value) if name in tuples else value for name, value in values.items() if name in known}
 
 
 @dataclass(frozen=True)

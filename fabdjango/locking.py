@@ -55,7 +55,7 @@ def take_lock(
             _FUNCTIONS,
             _open_files(lock, owner=owner, login=login),
             _writers(lock, task, owner=owner, login=login),
-            steps_of_others(run, lock.steps, owner=owner, login=login),
+            steps_of_others(run, lock.steps, owner=owner, login=login) if detached or not leased else "",
             _KEEP_OURS if leased else _WIN.replace("WAIT", str(lock.wait)),
             # What goes on without its deployer must not look as if that one were there; ``steps`` keeps others away.
             "exec 8<&-" if detached else "",

@@ -10,7 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fabdjango import webserver
+from fabdjango.checking import addresses_of, judge_domains, lines_of
 from fabdjango.commands import certificates, database, firewall, server, server_found, server_refused
+from fabdjango.commands.check import OK
 from fabdjango.commands.public_keys import read_keys
 from fabdjango.commands.server import Part
 from fabdjango.commands.server_found import Situation, wants_nginx
@@ -166,6 +168,16 @@ def _tell(runner: Runner, it: Situation, parts: tuple[Part, ...]) -> None:
     note = server.python_note(it.settings, it.found, _pyproject(runner))
     if note:
         report.say(f"  note: {note}", style="yellow")
+    _tell_domains(runner, it)
+
+
+def _tell_domains(runner: Runner, it: Situation) -> None:
+    """Domains that do not lead to the site yet: setup goes on, as DNS may well come last."""
+    places = {runner.site.settings.ssh.address or runner.site.host, *runner.site.beside}
+    own = {*it.found.addresses, *(address for place in places for address in addresses_of(place))}
+    for found in judge_domains(it.settings.nginx.domains, own, it.found.addresses):
+        for line in lines_of(found) if found.severity != OK else ():
+            runner.report.say(f"  {line}", style="yellow")
 
 
 def _pyproject(runner: Runner) -> str:

@@ -14,7 +14,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from fabdjango import onhost
-from fabdjango.commands import database, django, environment, git, gunicorn, managers, nginx, static, sudoers, venv
+from fabdjango.commands import (
+    database,
+    django,
+    environment,
+    git,
+    gunicorn,
+    managers,
+    nginx,
+    pythons,
+    static,
+    sudoers,
+    venv,
+)
 from fabdjango.commands import release as releases
 from fabdjango.commands.manager import MARK, Manager, other_slot
 from fabdjango.commands.wheels import Wheels, install_wheels, pack_wheels, receive_wheels, without_index
@@ -113,6 +125,8 @@ class Site:
     """Names of programs and jobs that are for the primary only, which this host is not."""
     folder: Path = Path()
     """Where paths on the operator's side start from."""
+    beside: tuple[str, ...] = ()
+    """What all hosts of the stage are connected at."""
 
     @property
     def pushes(self) -> bool:
@@ -244,46 +258,66 @@ def survey(site: Site, ref: str, *, fetch: bool = True, lock: bool = True) -> Ph
             *releases.early_hook(settings, layout, "after_fetch"),
         ]
     steps += environment.hide_made(settings, layout)
-    steps.append(
-        Step(
-            "survey",
-            "look at the host and the commit",
-            program=onhost.source("survey"),
-            parameters={
-                "root": str(layout.root),
-                "ref": git.read_ref(ref) if ref else "",
-                "python": settings.python,
-                "requirements": settings.venv.requirements,
-                "manage": settings.django.manage,
-                "shared": settings.shared,
-                "managed": [[str(path), secret] for path, secret in _managed(site)],
-                "pushed": site.pushes,
-                "run_as": settings.run_as,
-            },
-            capture=True,
-        )
-    )
+    steps.append(_look(site, ref))
     return Phase("survey", tuple(steps), lock=site.lock if lock else None, hold=lock, reads_only=not lock)
 
 
+def _look(site: Site, ref: str) -> Step:
+    settings = site.settings
+    return Step(
+        "survey",
+        "look at the host and the commit",
+        program=onhost.source("survey"),
+        parameters={
+            **_commit_parameters(site, ref),
+            "python": settings.python,
+            "managed": [[str(path), secret] for path, secret in _managed(site)],
+            "run_as": settings.run_as,
+        },
+        capture=True,
+    )
+
+
+def _look_at_commit(site: Site, ref: str) -> Step:
+    return Step(
+        "survey-commit",
+        "look at the commit",
+        program=onhost.source("survey_commit"),
+        parameters=_commit_parameters(site, ref),
+        capture=True,
+    )
+
+
+def _commit_parameters(site: Site, ref: str) -> dict[str, object]:
+    settings = site.settings
+    return {
+        "root": str(site.layout.root),
+        "ref": git.read_ref(ref) if ref else "",
+        "requirements": settings.venv.requirements,
+        "manage": settings.django.manage,
+        "shared": settings.shared,
+        "pushed": site.pushes,
+    }
+
+
 def receive(site: Site, facts: Facts, pack: bytes, sha: str, branch: str) -> Phase:
-    """Take a commit that the mirror lacks from the operator's clone, and look again, under the lock that was won before."""
+    """
+    Take a commit that the mirror lacks from the operator's clone, and look at it, under the lock that was won before.
+
+    The host has been looked at already, and is looked at again only after hooks, which may have changed it.
+    """
     settings, layout = site.settings, site.layout
     keep = [marker["commit"] for marker in facts.releases.values() if marker and "commit" in marker]
-    steps = (
-        *releases.early_hook(settings, layout, "before_fetch"),
-        git.receive(layout, pack, sha, branch, keep),
-        *releases.early_hook(settings, layout, "after_fetch"),
-        survey(site, sha, fetch=False).steps[-1],
-    )
-    return Phase("receive", steps, lock=site.lock)
+    before, after = (releases.early_hook(settings, layout, name) for name in ("before_fetch", "after_fetch"))
+    again = _look(site, sha) if before or after else _look_at_commit(site, sha)
+    return Phase("receive", (*before, git.receive(layout, pack, sha, branch, keep), *after, again), lock=site.lock)
 
 
 def make_secrets(site: Site, facts: Facts, given: Mapping[str, Secret] = {}) -> Phase:
     """Make the secrets of the host itself, of ``given`` the same that another host has, and look again, under the lock that was won before."""
     layout = site.on(facts).layout
     step = environment.generate(site.settings, layout, given)
-    again = survey(site, facts.sha, fetch=False).steps[-1]
+    again = _look(site, facts.sha)
     return Phase("secrets", (step, environment.tell(layout), again), lock=site.lock)
 
 
@@ -455,6 +489,7 @@ def refusals(site: Site, facts: Facts, ref: str) -> Iterator[tuple[str, Fabdjang
     settings, layout, host = site.settings, site.layout, site.host
     yield from (("commit", error) for error in _faults_of_commit(settings, facts, ref, host))
     yield from _refused("account", lambda: _refuse_account(settings, facts, host))
+    yield from _refused("python", lambda: pythons.refuse_unwanted(settings, facts, layout, host))
     yield from _refused("requirements", lambda: venv.refuse_hopeless(settings, facts, host))
     yield from _refused("manager", lambda: managers.find(settings, facts, layout, site.templates, host))
     yield from _refused("manager", lambda: managers.refuse_other(settings, facts, layout, host))

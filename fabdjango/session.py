@@ -182,7 +182,7 @@ def _site(context: Context, resolved: Resolved, host: str, target: str, task: st
     private = functools.cache(fetched)
     layout, others = layout_of(settings), frozenset(elsewhere)
     site = Site(settings, layout, templates, host, target, holder, task, _TOKEN, private, clone, elsewhere=others)
-    return replace(site, folder=root)
+    return replace(site, folder=root, beside=tuple(each.address for each in resolved.hosts))
 
 
 def _private(settings: Settings, templates: Templates, host: str, had: Secrets, redactor: Redactor) -> Private:

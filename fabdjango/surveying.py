@@ -7,7 +7,7 @@ from dataclasses import replace
 from fabdjango import recipes, switchover
 from fabdjango.commands import environment, git
 from fabdjango.exceptions import RevertedError, UnderwayError
-from fabdjango.facts import Facts, read_facts
+from fabdjango.facts import Facts, read_commit, read_facts
 from fabdjango.localgit import Commit, open_clone
 from fabdjango.plan import Phase, Step
 from fabdjango.recipes import Site
@@ -49,8 +49,11 @@ def _look(runner: Runner, ref: str, commit: Commit | None, *, fetch: bool, lock:
     facts = found_by(runner, runner.run(recipes.survey(runner.site, name, fetch=fetch, lock=fetch or lock)))
     if commit is None or facts.sha:
         return facts
-    again = found_by(runner, runner.run(receiving(runner.site, facts, commit)))
-    return replace(again, sudo=facts.sudo, root_programs=facts.root_programs)
+    received = runner.run(receiving(runner.site, facts, commit))
+    look = received.step("survey-commit")
+    if look:
+        return read_commit(look.output, facts)
+    return replace(found_by(runner, received), sudo=facts.sudo, root_programs=facts.root_programs)
 
 
 def chosen(runner: Runner, ref: str) -> Commit | None:

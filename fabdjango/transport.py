@@ -35,7 +35,7 @@ from fabdjango.script import (
     EventParser,
     bootstrap,
     bootstrap_as_root,
-    packed,
+    compressed,
     render_script,
     render_settling,
 )
@@ -567,7 +567,7 @@ class FabricTransport:
             stack.callback(channel.close)
             self._channel = channel
             try:
-                text = packed(script)
+                text = compressed(script)
                 if self._password:
                     self._become_root(channel, text, self._password)
                 else:

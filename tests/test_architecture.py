@@ -91,7 +91,7 @@ ROOMS: dict[str, set[str]] = {
     "webserver": _HOST | _DECIDED,
     "comparing": {"report"} | _HOST | _DECIDED,
     "variables": {"fleet", "deploying", "generating", "board"} | _HOST | _DECIDED,
-    "provisioning": {"webserver"} | _RUNNING | _HOST | _DECIDED,
+    "provisioning": {"webserver", "checking"} | _RUNNING | _HOST | _DECIDED,
     "session": {"fleet", "board", "secret_sources"} | _HOST | _RUNNING | _DECIDED,
     "jobs": _HOST | _DECIDED,
     "logs": {"fleet"} | _HOST | _DECIDED,

@@ -77,7 +77,7 @@ def test_every_refusal_is_told() -> None:
         ("commit", "the commit has submodules (it's inside), which a release would silently lack"),
         ("commit", "the commit has files in git LFS, of which a release would only get pointers"),
         ("commit", "the commit has no manage.py"),
-        ("requirements", "python3 is not on the host"),
+        ("python", "python3 is not on the host"),
         ("manager", "supervisor is not installed on the host"),
         ("disk", "the disk is too full: 1 MB free, 50 MB needed"),
     ]
@@ -219,6 +219,14 @@ def test_a_backup_before_migrations(values: dict[str, Any], leads: bool, found: 
     phase = switchover.activate(replace(plan, leads=leads), found)
     assert names(phase.steps)[:4] == steps
     assert phase.undo_from == "configure"
+
+
+def test_what_is_looked_at_after_a_push() -> None:
+    """The commit alone, or after hooks, which may have changed the host, all of it."""
+    hook = {"after_fetch": ["it's mine"]}
+    for hooks, steps in ((None, ["receive", "survey-commit"]), (hook, ["receive", "after_fetch", "survey"])):
+        phase = recipes.receive(site({"hooks": hooks or {}}), sample_facts(**HOST), b"it's a pack", 40 * "a", "main")
+        assert names(phase.steps) == steps
 
 
 def test_the_other_slot_is_taken() -> None:

@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fabdjango import onhost
-from fabdjango.facts import Facts, read_facts
+from fabdjango.facts import Facts, read_commit, read_facts
+from tests.local.sample import Repository, make_project
 
 
-def surveyed(root: Path) -> Facts:
+def surveyed(root: Path, ref: str = "") -> Facts:
     """Run the program on ``root``."""
+    return read_facts(said_by("survey", root, ref))
+
+
+def said_by(program: str, root: Path, ref: str) -> str:
+    """What a program prints of ``root``, with parameters of a survey."""
     given = {
         "root": str(root),
-        "ref": "",
+        "ref": ref,
         "python": sys.executable,
         "requirements": ["auto"],
         "manage": "manage.py",
@@ -26,9 +33,8 @@ def surveyed(root: Path) -> Facts:
         "pushed": False,
         "run_as": "",
     }
-    text = f"PARAMETERS = {given!r}\n{onhost.source('survey')}"
-    done = subprocess.run([sys.executable, "-"], input=text, capture_output=True, text=True, check=True)
-    return read_facts(done.stdout)
+    text = f"PARAMETERS = {given!r}\n{onhost.source(program)}"
+    return subprocess.run([sys.executable, "-"], input=text, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture
@@ -105,3 +111,39 @@ def test_what_was_made_on_the_host(root: Path) -> None:
         assert value not in repr(found)
         digests.append(found.generated_env)
     assert digests[0] != digests[1]
+
+
+def test_a_later_look_at_the_commit_alone(root: Path, tmp_path: Path) -> None:
+    """It says of the commit what a whole survey says; what was known of the host stays."""
+    repository = Repository(tmp_path / "its repository")
+    sha = repository.commit({**make_project(), "requirements.txt": "-r it's\n", "it's": "Django\n"}, "It's the first")
+    before = surveyed(root, "main")
+    assert (before.sha, before.ref_kind) == ("", "unknown")
+    repository.git("clone", "--quiet", "--bare", str(repository.path), str(root / "repo.git"))
+    whole = surveyed(root, "main")
+    assert (whole.sha, whole.subject, whole.manage) == (sha, f"{sha[:7]} It's the first", True)
+    later = read_commit(said_by("survey_commit", root, "main"), before)
+    assert later == replace(whole, mirror=False, disk=before.disk)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "needs"),
+    [
+        ("requirements.txt", "# Django>=1\n  Django[argon2] >= 5.2, < 5.3 ; python_version > '3'\n", ["", ">= 5.2, < 5.3"]),
+        ("requirements.txt", "django-environ\nDjango\n", ["", ""]),
+        ("uv.lock", '[[package]]\nname = "django"\nversion = "5.2.4"\n', ["", "==5.2.4"]),
+        ("pyproject.toml", '[project]\nrequires-python = ">=3.12"\ndependencies = [\n  "Django~=6.0",\n]\n', [">=3.12", "~=6.0"]),
+        ("setup.cfg", "[options]\npython_requires = >=3.10\n", [">=3.10", ""]),
+    ],
+)  # fmt: skip
+def test_what_a_commit_needs(root: Path, tmp_path: Path, name: str, text: str, needs: list[str]) -> None:
+    """In the words of its own files."""
+    repository = Repository(tmp_path / "it's a repository")
+    repository.commit({name: text})
+    repository.git("clone", "--quiet", "--bare", str(repository.path), str(root / "repo.git"))
+    assert list(surveyed(root, "main").needs) == needs
+
+
+def test_the_pythons_of_the_host(root: Path) -> None:
+    """By names that anybody finds."""
+    assert all(name.startswith("python3.") for name in surveyed(root).pythons)

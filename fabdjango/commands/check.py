@@ -123,14 +123,12 @@ class Look:
     sudo: tuple[str, tuple[str, ...]] = ("none", ())
     owner: str = "here"
     versions: Mapping[str, str] = field(default_factory=dict)
-    pythons: tuple[str, ...] = ()
     disk: tuple[int, int, int, int] = (0, 0, 0, 0)
     places: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     ports: tuple[Listener, ...] = ()
     lock: str = ""
     slot_memory: int = 0
     changed: tuple[str, ...] | None = None
-    needs: tuple[str, str] = ("", "")
     database: tuple[str, str] | None = None
     certificate: Mapping[str, Any] = field(default_factory=dict)
 
@@ -202,18 +200,17 @@ def _look(name: str, title: str, user: str, parts: Iterable[str], root: object, 
 
 def look_at_host(layout: Layout, owner: str) -> Step:
     """``check-host``: as the account that logs in, what any account may see; its output is for read_look."""
-    parts = ("clock", "addresses", "memory", "sudo", "owner", "versions", "pythons")
+    parts = ("clock", "addresses", "memory", "sudo", "owner", "versions")
     return _look("check-host", "look at the host", LOGIN, parts, layout.root, owner=owner)
 
 
-def look_at_site(settings: Settings, layout: Layout, facts: Facts, wanted: Facts, database: str) -> Step:
+def look_at_site(settings: Settings, layout: Layout, facts: Facts, database: str) -> Step:
     """
     ``check-site``: as the account that owns the site, what it has there and may do; its output is for read_look.
 
-    ``facts`` are of the release that serves, ``wanted`` of the commit that would be deployed. ``database`` is a
-    DATABASE_URL that the operator's side knows, or empty.
+    ``facts`` are of the release that serves. ``database`` is a DATABASE_URL that the operator's side knows, or empty.
     """
-    parts = ["disk", "places", "ports", "lock", "slot_memory", "changed", "needs"]
+    parts = ["disk", "places", "ports", "lock", "slot_memory", "changed"]
     parts += ["certificate"] if certificate_of(settings) else []
     parts += [] if facts.current else ["database"]
     return _look(
@@ -227,8 +224,6 @@ def look_at_site(settings: Settings, layout: Layout, facts: Facts, wanted: Facts
         mirror=str(layout.mirror),
         commit=facts.current_marker.get("commit", ""),
         replaced=_replaced(settings, facts),
-        wanted=wanted.sha,
-        sources=list(wanted.requirements.get("sources", ())),
         database=_without_password(database),
         env_files=[str(layout.env_file), str(layout.generated_env)],
         **_seen_by_root(settings, layout, facts),

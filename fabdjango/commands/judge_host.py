@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
-from fabdjango.commands import gunicorn
-from fabdjango.commands.check import ERROR, NOTE, OK, WARNING, Case, Finding, Holder, as_root, ports_of
+from fabdjango.commands import gunicorn, pythons
+from fabdjango.commands.check import ERROR, NOTE, OK, WARNING, Case, Finding, Holder, as_root, from_error, ports_of
 from fabdjango.escape import raw, sh
+from fabdjango.exceptions import FabdjangoError
 from fabdjango.privileged import FOLDER
 
-__all__ = ["TRIED", "clock", "host", "link", "satisfies"]
+__all__ = ["TRIED", "clock", "host", "link"]
 
 TRIED = ("debian 12", "debian 13", "ubuntu 22.04", "ubuntu 24.04")
 """Distributions that this is tried on."""
@@ -126,60 +126,12 @@ def _tools(case: Case) -> Iterator[Finding]:
         yield Finding("tools", OK, f"git {case.look.versions.get('git', '')}".rstrip() + ", flock, timeout")
 
 
-_DJANGO = ((2, 2), (3, 5)), ((3, 0), (3, 6)), ((4, 0), (3, 8)), ((5, 0), (3, 10)), ((6, 0), (3, 12))
-"""From which Django on which Python is needed."""
-
-
 def _python(case: Case) -> Finding:
-    version = str(case.facts.python.get("version", ""))
-    wants, django_wants = case.look.needs
-    bound = re.search(r"(?:===?|>=|~=|>)\s*(\d+)(?:\.(\d+))?", django_wants)
-    needed = (0, 0)
-    if bound:
-        lowest = (int(bound[1]), int(bound[2] or 0))
-        needed = max((python for since, python in _DJANGO if since <= lowest), default=needed)
-    if not satisfies(version, wants):
-        why = f"the project wants Python {wants}"
-    elif numbers(version) < needed:
-        why = f"Django {django_wants} needs Python {needed[0]}.{needed[1]}"
-    else:
-        return Finding("python", OK, f"Python {version}")
-    others = [name for name in case.look.pythons if satisfies(name[6:], wants) and numbers(name[6:]) >= needed]
-    name = max(others, key=numbers, default="")
-    cure = f"in fabric.yaml under fabdjango: python: {name or '…'}" + (
-        "" if name else ", once a newer one is installed"
-    )
-    return Finding("python", ERROR, f"{case.settings.python} is {version}, and {why}", cure)
-
-
-def numbers(version: str) -> tuple[int, ...]:
-    """The numbers of a version such as 3.11.2."""
-    return tuple(map(int, re.findall(r"\d+", version)))
-
-
-def satisfies(version: str, specifier: str) -> bool:
-    """Whether a released Python is one that a specifier such as ``>=3.10,<4`` asks for; what is no specifier asks for nothing."""
-    have = _padded(version)
-    for operator, text in re.findall(r"(===|==|~=|!=|>=|<=|<|>)\s*([\d.]+(?:\.\*)?)", specifier):
-        wanted, most = _padded(text), len(numbers(text))
-        same = have[:most] == wanted[:most] if text.endswith("*") else have == wanted
-        held = {
-            "===": same,
-            "==": same,
-            "!=": not same,
-            "~=": have >= wanted and have[: most - 1] == wanted[: most - 1],
-            ">=": have >= wanted,
-            "<=": have <= wanted,
-            ">": have > wanted,
-            "<": have < wanted,
-        }
-        if not held[operator]:
-            return False
-    return True
-
-
-def _padded(version: str) -> tuple[int, ...]:
-    return (*numbers(version), 0, 0, 0, 0)[:4]
+    try:
+        pythons.refuse_unwanted(case.settings, case.facts, case.layout, "", also_django=True)
+    except FabdjangoError as error:
+        return from_error("python", error)
+    return Finding("python", OK, f"Python {case.facts.python.get('version', '')}")
 
 
 def _disk(case: Case) -> Iterator[Finding]:

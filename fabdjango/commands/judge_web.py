@@ -29,9 +29,16 @@ __all__ = ["certificate", "dns", "webserver"]
 # --- from outside ------------------------------------------------------------
 
 
-def dns(case: Case, resolved: Mapping[str, Collection[str]], own: Collection[str]) -> Iterator[Finding]:
-    """``resolved`` is what the operator's machine was told of each domain, ``own`` the addresses of all hosts of the site."""
-    mine = next(iter(sorted(case.look.addresses, key=lambda each: ":" in each)), "ADDRESS")
+def dns(
+    resolved: Mapping[str, Collection[str]], own: Collection[str], addresses_here: Iterable[str]
+) -> Iterator[Finding]:
+    """
+    Whether the domains lead to the site.
+
+    ``resolved`` is what the operator's machine was told of each domain, ``own`` the addresses of all hosts of the
+    site, ``addresses_here`` those that the host itself knows of.
+    """
+    mine = next(iter(sorted(addresses_here, key=lambda each: ":" in each)), "ADDRESS")
     for domain, addresses in resolved.items():
         elsewhere = sorted(set(addresses) - set(own))
         record = f"{domain.replace('*', 'NAME')}. A {mine}"

@@ -326,7 +326,8 @@ def python_note(settings: Settings, found: Found, pyproject: str) -> str:
     if not (wanted and least and found.python_version) or found.python_version >= (int(least[1]), int(least[2])):
         return ""
     version = ".".join(map(str, found.python_version))
-    return f"{settings.python} of the host is {version}, and the project's pyproject.toml asks for {wanted[1]}"
+    asks = f"the project's pyproject.toml asks for {wanted[1]}"
+    return f"{settings.python} of the host is {version}, and {asks}: a deploy will be refused, and say what to do"
 
 
 _BUILDERS: Mapping[str, Callable[[Situation], Part]] = {

@@ -78,6 +78,7 @@ class Found:
     ssh_ports: tuple[int, ...] = ()
     room: Mapping[str, list[int]] = field(default_factory=dict)
     ipv6: bool = True
+    addresses: tuple[str, ...] = ()
     python: str = ""
     python_version: tuple[int, ...] = ()
     uv: str = ""

@@ -96,10 +96,7 @@ def refuse_hopeless(settings: Settings, facts: Facts, host: str) -> None:
         raise FabdjangoError(
             msg, host=host, cure="set fabdjango.venv.installer to auto, or fabdjango.venv.requirements to another file"
         )
-    if not facts.python:
-        msg = f"{settings.python} is not on the host"
-        raise FabdjangoError(msg, host=host, cure="install it, or set fabdjango.python to one that is there")
-    if not facts.programs.get("uv") and not facts.python.get("ensurepip"):
+    if facts.python and not facts.programs.get("uv") and not facts.python.get("ensurepip"):
         msg = "the host's Python cannot make virtualenvs: python3-venv is missing"
         raise FabdjangoError(msg, host=host, cure="on the host, as root: apt-get install python3-venv")
 

@@ -11,6 +11,7 @@ _BACKUPS = ("backup_files", "postgresql_backup", "mysql_backup", "sqlite_backup"
 _PARTS = {
     "change_env": ("env_store", "env_lines"),
     "check_django": ("project",),
+    "check_host": ("own_addresses",),
     "compare_env": ("env_store", "env_lines"),
     "database_backup": ("telling", "project", "journal", *_BACKUPS),
     "database_backups": ("telling", "backup_files"),
@@ -21,8 +22,9 @@ _PARTS = {
     "list_env": ("env_store", "env_lines"),
     "migrate": ("project", "schema", "journal"),
     "reverse_plan": ("project", "schema"),
-    "server_look": ("reading",),
-    "survey": ("reading", "env_store"),
+    "server_look": ("reading", "own_addresses"),
+    "survey": ("reading", "env_store", "commit_facts"),
+    "survey_commit": ("commit_facts",),
     "tell_secrets": ("env_store",),
 }
 """What stands in front of a program, as it is sent alone and can import nothing of ours."""

@@ -1,6 +1,5 @@
 """Look at what a deploy needs of the host and at what has changed on it; print it as one line of JSON. Writes nothing."""
 
-import glob
 import grp
 import hashlib
 import json
@@ -76,11 +75,8 @@ def look_clock():
 
 
 def look_addresses():
-    """The host's own addresses, without those of loopback and of a link alone."""
-    found = re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", read("/proc/net/fib_trie"))
-    for line in read("/proc/net/if_inet6").splitlines():
-        found.append(socket.inet_ntop(socket.AF_INET6, bytes.fromhex(line.split()[0])))
-    return sorted({each for each in found if not each.startswith(("127.", "fe80:")) and each != "::1"})
+    """The host's own addresses."""
+    return own_addresses()
 
 
 def look_memory():
@@ -143,14 +139,6 @@ def look_versions():
             number = re.search(r"\d+(\.\d+)*", said + complained)
             found[name] = number.group() if number else "?"
     return found
-
-
-def look_pythons():
-    """Every Python that an account of the host finds by its name."""
-    names = {
-        os.path.basename(path) for folder in ("/usr/bin", "/usr/local/bin") for path in glob.glob(folder + "/python3.*")
-    }
-    return sorted(name for name in names if re.match(r"python3\.\d+$", name))
 
 
 # --- as the account that owns the site -------------------------------------------
@@ -271,22 +259,6 @@ def look_changed():
     if len(found) != len(wanted):
         return None
     return sorted(changed + [name for (name, blob), now in zip(wanted.items(), found) if blob != now])
-
-
-def look_needs():
-    """What the commit asks of Python by itself, and of Django in its requirements; empty where it does not say."""
-    texts = {
-        name: git("cat-file", "blob", "%s:%s" % (P["wanted"], name))
-        for name in ("pyproject.toml", "setup.cfg", *P["sources"])
-    }
-    python = re.search(r"^requires-python\s*=\s*[\"']([^\"']+)", texts["pyproject.toml"], re.M)
-    python = python or re.search(r"^python_requires\s*=\s*(.+)$", texts["setup.cfg"], re.M)
-    django = ""
-    for name in P["sources"]:
-        locked = re.search(r"^name = \"django\"\nversion = \"([^\"]+)\"", texts[name], re.M | re.I)
-        listed = re.search(r"^[\s\"']*django(?:\[[^\]]*\])?\s*([=~<>!][^;#\"'\n]*)", texts[name], re.M | re.I)
-        django = django or ("==" + locked.group(1) if locked else listed.group(1) if listed else "")
-    return [python.group(1).strip() if python else "", django.strip()]
 
 
 def look_database():

@@ -261,6 +261,7 @@ answer = {
     "ssh_ports": ssh_ports(),
     "room": {path: room(path) for path in ("/", "/var", ROOT)},
     "ipv6": os.path.exists("/proc/net/if_inet6"),
+    "addresses": own_addresses(),
     "python": python,
     # A Python of the owner's is not run by root.
     "python_version": list(sys.version_info[:2])

@@ -57,7 +57,7 @@ def test_the_questions() -> None:
     assert shown(
         check.look_at_host(LAYOUT, "ada"),
         check.ask_repository(settings),
-        check.look_at_site(settings, LAYOUT, facts, facts, ""),
+        check.look_at_site(settings, LAYOUT, facts, ""),
         check.look_as_root(settings, LAYOUT, facts),
         check.start_django(settings, LAYOUT, RELEASE),
     ) == shell("""
@@ -79,8 +79,8 @@ def test_what_the_look_at_the_site_is_told() -> None:
     """Paths and names; of a database's address, not who may enter."""
     settings = sample_settings(shared=["media/", "it's.db"], nginx=TLS)
     facts = sample_facts(current=RELEASE, releases={RELEASE: {"commit": SHA, "settings": "it.settings"}})
-    assert check.look_at_site(settings, LAYOUT, facts, facts, "").parameters == {
-        "parts": ["disk", "places", "ports", "lock", "slot_memory", "changed", "needs", "certificate"],
+    assert check.look_at_site(settings, LAYOUT, facts, "").parameters == {
+        "parts": ["disk", "places", "ports", "lock", "slot_memory", "changed", "certificate"],
         "root": "/srv/it's here",
         "places": [
             *("/srv/it's here", "/srv/it's here/releases", "/srv/it's here/venvs", "/srv/it's here/shared"),
@@ -91,17 +91,13 @@ def test_what_the_look_at_the_site_is_told() -> None:
         "mirror": "/srv/it's here/repo.git",
         "commit": SHA,
         "replaced": ["media", "it's.db", "it/local_settings.py"],
-        "wanted": SHA,
-        "sources": ["requirements.txt"],
         "database": "",
         "env_files": ["/srv/it's here/shared/.env", "/srv/it's here/shared/generated.env"],
         "ports": [80, 443],
         "release": "/srv/it's here/releases/7-0123456789ab",
         "certificate": ["/etc/it's.pem", "/etc/it's.key"],
     }
-    first = check.look_at_site(
-        sample_settings(), LAYOUT, sample_facts(), sample_facts(), "postgres://a:s3cret@db:5/it's"
-    )
+    first = check.look_at_site(sample_settings(), LAYOUT, sample_facts(), "postgres://a:s3cret@db:5/it's")
     assert first.parameters["database"] == "postgres://db:5/it's"
     assert first.parameters["parts"] == [
         "disk",
@@ -110,7 +106,6 @@ def test_what_the_look_at_the_site_is_told() -> None:
         "lock",
         "slot_memory",
         "changed",
-        "needs",
         "database",
     ]
     assert (first.parameters["ports"], first.parameters["release"]) == ([8000], "")

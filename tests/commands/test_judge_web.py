@@ -26,7 +26,7 @@ DAY = 86_400.0
 def dns(*own: str, **resolved: tuple[str, ...]) -> str:
     """What is said of the names it.example.com and so on."""
     names = {f"{name}.example.com": addresses for name, addresses in resolved.items()}
-    return told(judge_web.dns(case(Look(addresses=("2001:db8::1", "192.0.2.7"))), names, own))
+    return told(judge_web.dns(names, own, ("2001:db8::1", "192.0.2.7")))
 
 
 def test_names_that_lead_to_the_host() -> None:

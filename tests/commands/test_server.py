@@ -432,8 +432,8 @@ def test_lines_of_keys() -> None:
         ("", ""),
         ('requires-python = ">=3.10"', ""),
         ('requires-python = "<4,>=3.11"', ""),
-        ("requires-python = '~=3.12'", "python3 of the host is 3.11, and the project's pyproject.toml asks for ~=3.12"),
-        ('[project]\nrequires-python=">= 3.13, <4"\n', "python3 of the host is 3.11, and the project's pyproject.toml asks for >= 3.13, <4"),
+        ("requires-python = '~=3.12'", "python3 of the host is 3.11, and the project's pyproject.toml asks for ~=3.12: a deploy will be refused, and say what to do"),
+        ('[project]\nrequires-python=">= 3.13, <4"\n', "python3 of the host is 3.11, and the project's pyproject.toml asks for >= 3.13, <4: a deploy will be refused, and say what to do"),
     ],
 )  # fmt: skip
 def test_a_python_that_is_too_old(pyproject: str, note: str) -> None:

@@ -357,12 +357,6 @@ def test_a_virtualenv_that_holds_the_project(values: dict[str, Any], facts: dict
             "check fabdjango.venv.requirements, and the -r lines of the files there",
         ),
         (
-            {"python": "it's python"},
-            {"python": {}},
-            "it's python is not on the host",
-            "install it, or set fabdjango.python to one that is there",
-        ),
-        (
             {},
             {"programs": {}, "python": {"version": "3.11", "ensurepip": False, "path": "it's"}},
             "the host's Python cannot make virtualenvs: python3-venv is missing",

@@ -180,6 +180,28 @@ def test_a_bare_host_becomes_ready_by_following_the_cures(
     assert answer(bare, PORT) == (200, "good")
 
 
+def test_a_project_that_wants_a_newer_python(place: Workplace, host: Machine, daemon: Daemon) -> None:
+    """Refused before anything of it is made, with the way to one."""
+    newer = daemon.repository("newer")
+    newer.write("pyproject.toml", "[project]\nname = 'shop'\nversion = '1'\nrequires-python = '>=3.12'\n")
+    commit = small(newer, "newer")
+    place.configure(**site("newer", newer.url))
+    assert told(place.deploy(host, commit).ended(1), host) == [
+        "Error: python3 is 3.11.2, and the project wants Python >=3.12 (requires-python)",
+        " state: nothing was changed (exit 1)",
+        (
+            " do this: let uv bring a newer one, on the host, as deploy: UV_PYTHON_INSTALL_DIR=/srv/newer/python "
+            "UV_PYTHON_BIN_DIR=/srv/newer/python/bin /usr/local/bin/uv python install 3.12"
+        ),
+        "          then, in fabric.yaml under fabdjango: python: /srv/newer/python/bin/python3.12",
+        "          or take a distribution that has one: Debian 13, Ubuntu 24.04",
+    ]
+    assert host.run("ls -A /srv/newer/releases /srv/newer/venvs").stdout.split() == [
+        "/srv/newer/releases:",
+        "/srv/newer/venvs:",
+    ]
+
+
 def test_a_full_disk(place: Workplace, host: Machine, repository: Repository, good: str) -> None:
     """Too few inodes for the packages: all that was begun is gone, and with room the next deploy serves."""
     host.run(

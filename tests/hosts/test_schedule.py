@@ -1,4 +1,8 @@
-"""Jobs by the clock of a real host, with systemd and with cron; and logs that nobody reads any more."""
+"""
+Jobs by the clock of a real host, with systemd and with cron; and logs that nobody reads any more.
+
+Every run looks at Debian 12, the nightly one at Debian 13 too.
+"""
 
 from __future__ import annotations
 
@@ -90,13 +94,15 @@ class Site:
         return found.stdout.split()
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, bookworm: Machine, daemon: Daemon) -> Site:
+@pytest.fixture(scope="module", params=["bookworm", pytest.param("trixie", marks=pytest.mark.nightly)])
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A site that serves, with its timers."""
+    machine: Machine = request.getfixturevalue(request.param)
+    daemon: Daemon = request.getfixturevalue("daemon")
     workplace = Workplace(tmp_path_factory.mktemp("clock") / "work")
-    workplace.know(bookworm)
-    made = Site(bookworm, workplace, daemon.repository("clock"))
-    bookworm.run(f'install -d -o deploy "{ROOT}"')
+    workplace.know(machine)
+    made = Site(machine, workplace, daemon.repository(f"clock-{request.param}"))
+    machine.run(f'install -d -o deploy "{ROOT}"')
     made.configure()
     made.commit()
     made.fab("deploy")
@@ -229,15 +235,16 @@ def test_cron(site: Site) -> None:
 @pytest.mark.nightly
 def test_cron_starts_a_job(site: Site) -> None:
     """Within a minute, in the release that serves; what it says is in its log, with the times."""
-    test_cron(site) if not site.machine.run("ls /etc/cron.d").stdout.count("clock") else None
+    if not site.machine.run("ls /etc/cron.d", check=False).stdout.count("clock"):
+        # The tests before were not among the chosen ones.
+        site.fab("systemd.remove")
+        test_cron(site)
     site.ticks()
     assert wait_for(lambda: f"{site.current()} deploy" in site.ticks(), 90)
-    said = site.fab("logs", "--name=tick", "--since=5 min").output.splitlines()
-    assert [line.split(" ", 2)[-1] for line in said[:3]] == [
-        f"begins, in {site.current()}",
-        "100%",
-        "ended with status 0",
-    ]
+    said = [line.split(" ", 2)[-1] for line in site.fab("logs", "--name=tick", "--since=5 min").output.splitlines()]
+    # While the site came from systemd to cron, the release before may have had a run too.
+    begin = said.index(f"begins, in {site.current()}")
+    assert said[begin + 1 : begin + 3] == ["100%", "ended with status 0"]
 
 
 def test_without_jobs(site: Site) -> None:

@@ -120,14 +120,14 @@ class Workplace:
         """Say what fabric.yaml has below `fabdjango:`; known_hosts is ours unless said otherwise."""
         self.config = {"ssh": {"known_hosts": str(self.known_hosts)}, **settings}
 
-    def fab(self, *words: str | Path) -> Outcome:
-        """Run stock `fab` to its end, in an environment that has nothing of this machine's user."""
+    def fab(self, *words: str | Path, typed: str = "") -> Outcome:
+        """Run stock `fab` to its end, with `typed` on its standard input, in an environment that has nothing of this machine's user."""
         began = time.monotonic()
         done = subprocess.run(
             [str(FAB), *map(str, words)],
             cwd=self.folder,
             env=self._environ(),
-            stdin=subprocess.DEVNULL,
+            input=typed,
             capture_output=True,
             text=True,
             timeout=300,

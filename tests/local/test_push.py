@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from fabdjango import deploying, fleet, rollout, surveying
 from tests.local.sample import make_project
 from tests.local.stage import Stage, Tools
+from tests.relay import Relay
 
 #: They tell one story in their order.
 pytestmark = pytest.mark.xdist_group("push")
@@ -38,6 +41,18 @@ def sent(text: str) -> float:
     return float(found[0])
 
 
+def thin_pack(stage: Stage, sha: str, have: str) -> int:
+    """The bytes of git's own thin pack of ``sha`` for somebody who has ``have``."""
+    own = subprocess.run(
+        ["git", "pack-objects", "--revs", "--thin", "--stdout", "--delta-base-offset", "-q"],
+        input=f"{sha}\n^{have}\n".encode(),
+        cwd=stage.operator,
+        capture_output=True,
+        check=True,
+    )
+    return len(own.stdout)
+
+
 def refs(stage: Stage) -> list[str]:
     """The refs of the mirror, with what they are."""
     words = ["git", "for-each-ref", "--format=%(objectname) %(refname)"]
@@ -46,11 +61,7 @@ def refs(stage: Stage) -> list[str]:
 
 
 def test_a_deploy_that_no_repository_is_needed_for(pushed: Stage) -> None:
-    """
-    The first deploy sends the history, the second one commit; one session more than a pull, none more if it is there.
-
-    On the wire goes at most twice git's own thin pack.
-    """
+    """The first deploy sends the history, the second one commit; one session more than a pull, none more if it is there."""
     sessions = len(pushed.server.sessions)
     run = pushed.deploy()
     assert len(pushed.server.sessions) - sessions == 5
@@ -63,14 +74,7 @@ def test_a_deploy_that_no_repository_is_needed_for(pushed: Stage) -> None:
     run = pushed.deploy()
     assert len(pushed.server.sessions) - sessions == 5
     assert pushed.current == f"2-{sha[:12]}"
-    own = subprocess.run(
-        ["git", "pack-objects", "--revs", "--thin", "--stdout", "--delta-base-offset", "-q"],
-        input=f"{sha}\n^{first}\n".encode(),
-        cwd=pushed.operator,
-        capture_output=True,
-        check=True,
-    )
-    assert sent(run.out) * 1000 <= 2 * len(own.stdout)
+    assert sent(run.out) * 1000 <= 2 * thin_pack(pushed, sha, first)
     mirror = pushed.root / "repo.git"
     refs = subprocess.run(
         ["git", "for-each-ref", "--format=%(objectname) %(refname)"],
@@ -178,3 +182,37 @@ def test_a_shallow_clone(pushed: Stage) -> None:
     subprocess.run(["git", "fetch", "--quiet", "--unshallow"], cwd=pushed.base / "it's shallow", check=True)
     pushed.deploy()
     pushed.configure(git={"clone": "."})
+
+
+def test_what_a_push_adds_to_the_wire(pushed: Stage) -> None:
+    """
+    Every byte of the connection counted, against the same where the host has the commit.
+
+    Of a commit of 20 kB it is at most twice git's own thin pack. One line's pack is smaller than any login, so the
+    measure of that is a git push, which takes 7 kB over OpenSSH.
+    """
+    modules = [Path(str(module.__file__)).read_text()[:5000] for module in (deploying, fleet, rollout, surveying)]
+    source = {f"shop/it's {number}.py": text for number, text in enumerate(modules)}
+    with Relay(pushed.server.address, pushed.server.port) as relay:
+        known = pushed.base / "its hosts"
+        known.write_text(relay.known_hosts(pushed.server.known_hosts_path.read_text()))
+        pushed.configure(ssh={"known_hosts": str(known)})
+        large, pack = added(pushed, relay, source)
+        assert pack > 5000
+        print(f"{large} bytes for a pack of {pack}")
+        assert large <= 2 * pack
+        small, pack = added(pushed, relay, {"shop/it's 0.py": f"{modules[0]}# it's one more\n"})
+        print(f"{small} bytes for a pack of {pack}")
+        assert small <= 2 * 7000
+
+
+def added(stage: Stage, relay: Relay, files: dict[str, str]) -> tuple[int, int]:
+    """What a push of these files adds to the bytes of a connection, and the size of git's own thin pack."""
+    have = stage.repository.git("rev-parse", "HEAD")
+    sha = stage.repository.commit(files)
+
+    def fetch() -> None:
+        at = f"{stage.server.user}@127.0.0.1:{relay.port}"
+        assert sha[:7] in stage.fab("-H", at, "git.fetch", host=False).last
+
+    return relay.counted(fetch) - relay.counted(fetch), thin_pack(stage, sha, have)

@@ -31,7 +31,6 @@ HOST: dict[str, Any] = {
     "sudo": ["all", []],
     "owner": "here",
     "versions": {"git": "2.39.5"},
-    "pythons": [],
 }
 SITE_LOOK: dict[str, Any] = {"disk": [9_000_000_000, 20_000_000_000, 9, 0], "places": {}, "ports": [], "lock": ""}
 LISTED = f"{SHA}\trefs/heads/it's main\nstatus 0\n"

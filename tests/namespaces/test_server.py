@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from fabdjango import provisioning
+from fabdjango import checking, provisioning
 from fabdjango.commands import nginx
 from fabdjango.escape import Secret
 from fabdjango.exceptions import ConfigError, FabdjangoError
@@ -21,6 +24,7 @@ from fabdjango.transport import Account, Listener, PhaseResult
 from tests.conftest import sample_settings, sample_templates
 from tests.namespaces.text import joined
 
+DNS = {"blog.example.com": "192.0.2.7", "web1.example.com": "192.0.2.7"}
 VALUES: dict[str, Any] = {
     "project": "blog",
     "repository": "/it's",
@@ -70,6 +74,22 @@ NGINX: dict[str, Any] = {
 }
 _SETTINGS = sample_settings(VALUES)
 TEXT = nginx.site_file(_SETTINGS, layout_of(_SETTINGS), sample_templates(), nginx.Webserver(**NGINX)).content
+
+
+@pytest.fixture(autouse=True)
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """What the operator's machine is told of names, and who asks it again."""
+    told = dict(DNS)
+
+    def ask(name: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+        if name not in told:
+            raise socket.gaierror
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (told[name], 0))]
+
+    monkeypatch.setattr("socket.getaddrinfo", ask)
+    checking.addresses_of.cache_clear()
+    yield told
+    checking.addresses_of.cache_clear()
 
 
 def answers(look: dict[str, Any], *, served: bool) -> dict[str, str | int | bytes]:
@@ -228,6 +248,37 @@ def test_a_second_run() -> None:
     assert [line.split(":")[0] for line in said(it) if line.startswith("  unchanged")] == [
         *("  unchanged  packages", "  unchanged  account", "  unchanged  folders", "  unchanged  nginx"),
     ]
+
+
+def test_a_domain_that_leads_elsewhere(names: dict[str, str]) -> None:
+    """The plan says so, with the record, and setup goes on: the domain may well be moved last."""
+    names["blog.example.com"] = "203.0.113.5"
+    look = {**BARE, "addresses": ["192.0.2.7", "2001:db8::1"]}
+    for task in (server.plan, setup):
+        it = on(Host(look))
+        call(task, it)
+        lines = said(it)
+        first = lines.index(
+            "  warning  dns: blog.example.com resolves to 203.0.113.5, which is not the host (192.0.2.7, 2001:db8::1)"
+        )
+        assert lines[first + 1 : first + 3] == [
+            "           do this: in the DNS of the domain: blog.example.com. A 192.0.2.7",
+            "                    if a proxy or a load balancer stands in front, all is well",
+        ]
+    assert said(it)[-1].startswith("set up: ")
+    del names["blog.example.com"]
+    checking.addresses_of.cache_clear()
+    call(server.plan, again := on(Host(look)))
+    assert "  warning  dns: blog.example.com does not resolve" in said(again)
+
+
+def test_a_domain_that_leads_to_another_host_of_the_site(names: dict[str, str]) -> None:
+    """One of several is enough, as in a check."""
+    names.update({"blog.example.com": "192.0.2.8", "web2.example.com": "192.0.2.8"})
+    it = on(RecordingTransport(answers(READY, served=True)))
+    it.site = replace(it.site, beside=("web1.example.com", "web2.example.com"))
+    call(server.plan, it)
+    assert [line for line in said(it) if "dns" in line] == []
 
 
 def test_what_is_cut_off_goes_on() -> None:

@@ -2,8 +2,7 @@
 A host so light that a hundred fit into one: it answers every script of a deployment as a host does on which all goes well.
 
 It is the forced command of an account: what is measured with it is the operator's side, over a real sshd. It runs
-nothing of the script, but says of each step that it began and ended, in order, and keeps records of activations. Its one
-argument is how many seconds each script takes, as on a host that has something to do; it waits, and uses no processor.
+nothing of the script, but says of each step that it began and ended, in order, and keeps records of activations.
 """
 # It runs alone, on whatever Python a host has.
 # ruff: noqa: PTH123, SIM115, S108, UP031, PTH118, PTH103
@@ -14,7 +13,6 @@ import json
 import os
 import re
 import sys
-import time
 
 FOLDER = "/tmp/light"
 OLD = "7-" + 12 * "7"
@@ -68,7 +66,6 @@ size = int(os.environ["SSH_ORIGINAL_COMMAND"].split()[-1])
 script = gzip.decompress(sys.stdin.buffer.read(size)).decode()
 os.makedirs(FOLDER, exist_ok=True)
 run = re.search(r"^FABDJANGO_RUN=(\w+)$", script, re.MULTILINE)[1]
-time.sleep(float(sys.argv[1]))
 first, _, rest = script.partition("\nreport follow\n")
 if rest:
     following, _, then = rest.partition("\nreport followed\n")

@@ -169,7 +169,8 @@ BENCHMARK_MODULES = [
 def path_of(module: str) -> Path:
     """The file of a module."""
     path = PACKAGE.parent.joinpath(*module.split("."))
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    # A folder of the same name may hold what the module is about.
+    return path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
 
 
 def room_of(module: str) -> str:

@@ -52,9 +52,21 @@ class Measured:
 
 
 def measure(
-    site: Site, relays: Relays, words: Sequence[str], expected: Commit, *, changes: bool = True, log: Path
+    site: Site,
+    relays: Relays,
+    words: Sequence[str],
+    expected: Commit,
+    *,
+    log: Path,
+    changes: bool = True,
+    patience: float = PATIENCE,
 ) -> Measured:
-    """Run a tool once to its end; `changes` says whether `expected` is another release than the one that serves now."""
+    """
+    Run a tool once to its end, with what it says in the file `log`.
+
+    `changes` says whether `expected` is another release than the one that serves now; it is given `patience` seconds to answer
+    after the tool has ended.
+    """
     machines = [host.machine for host in site.hosts]
     relays.drop()
     cursors = [machine.cursor() for machine in machines]
@@ -64,7 +76,7 @@ def measure(
         began = time.monotonic()
         code, operator = _run(words, site, log)
         seconds = time.monotonic() - began
-        watch.wait(PATIENCE if changes and code == 0 else 0)
+        watch.wait(patience if changes and code == 0 else 0)
     first = max(watch.answered.values(), default=began) - began if changes else 0.0
     hosts = sum(machine.processor_seconds() for machine in machines) - sum(work)
     moved = _traffic(site, relays) - traffic
@@ -167,7 +179,7 @@ def get(host: Host, path: str) -> tuple[int, str]:
 def _wrong(site: Site, code: int, expected: Commit, log: Path) -> str:
     """What is not as it should be after a run; nothing if all is well."""
     if code:
-        said = " / ".join(log.read_text(errors="replace").split("\n")[-4:]).strip()
+        said = " / ".join(log.read_text(errors="replace").split("\n")[-4:]).rstrip(" /")
         return f"it ended with {code}: {said}"
     for host in site.hosts:
         # More than once: one of two workers may still be an old one.

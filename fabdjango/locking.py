@@ -56,7 +56,7 @@ def take_lock(
             _open_files(lock, owner=owner, login=login),
             _writers(lock, task, owner=owner, login=login),
             steps_of_others(run, lock.steps, owner=owner, login=login) if detached or not leased else "",
-            _KEEP_OURS if leased else _WIN.replace("WAIT", str(lock.wait)),
+            _KEEP_OURS if leased else _WIN.replace("WAIT", str(lock.wait)).replace("NO_ROOM", str(_NO_ROOM)),
             # What goes on without its deployer must not look as if that one were there; ``steps`` keeps others away.
             "exec 8<&-" if detached else "",
             # The change from exclusive to shared is not atomic.
@@ -143,7 +143,7 @@ if ! flock -n 9; then
     [ ! "$found" ] || { locking; note "ended what a dead deployment still ran: $(echo $found)"; }
   }
 fi
-sign_both"""
+sign_both 2>/dev/null || cannot_lock "cannot write $lock" NO_ROOM"""
 
 # A byte comes every few seconds. The lock is this process's alone, so that nothing else can keep it.
 _LEASE_IT = f"""exec 7<&0 </dev/null

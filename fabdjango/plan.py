@@ -110,7 +110,8 @@ class Phase:
     named ``kept_from`` on there is no way back any more: a failure is told, and what was reached stays.
 
     ``lock`` must be won first, unless this run of the tool holds it already;
-    with ``hold`` it is kept when the phase has ended, until the transport lets go.
+    with ``hold`` it is kept when the phase has ended, until the transport lets go. ``followed`` says that there is another
+    phase if this one ends well, so that its session may be opened meanwhile.
     ``reads_only`` phases run in a dry run too. With a ``record`` folder the phase runs detached: it outlives its session
     and reports into a file there.
     """
@@ -123,6 +124,7 @@ class Phase:
     kept_from: str = ""
     lock: Lock | None = None
     hold: bool = False
+    followed: bool = False
     record: PurePosixPath | None = None
     reads_only: bool = False
 

@@ -259,7 +259,9 @@ def survey(site: Site, ref: str, *, fetch: bool = True, lock: bool = True) -> Ph
         ]
     steps += environment.hide_made(settings, layout)
     steps.append(_look(site, ref))
-    return Phase("survey", tuple(steps), lock=site.lock if lock else None, hold=lock, reads_only=not lock)
+    return Phase(
+        "survey", tuple(steps), lock=site.lock if lock else None, hold=lock, followed=lock, reads_only=not lock
+    )
 
 
 def _look(site: Site, ref: str) -> Step:
@@ -649,7 +651,7 @@ def prepare(plan: Deployment, *, wheels: Wheels | None = None) -> Phase:
     recover = releases.clear_leftovers(plan.facts, plan.layout)
     still = releases.still_as_surveyed(plan.facts, plan.layout, plan.release)
     steps = (*([recover] if recover else []), still, *export(plan), *_virtualenv(plan, wheels), *_completed(plan))
-    return Phase("prepare", steps, undo=(discard(plan),), undo_from="settings", lock=plan.site.lock)
+    return Phase("prepare", steps, undo=(discard(plan),), undo_from="settings", lock=plan.site.lock, followed=True)
 
 
 def give_wheels(plan: Deployment) -> Phase:

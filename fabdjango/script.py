@@ -34,7 +34,7 @@ __all__ = [
     "EventParser",
     "bootstrap",
     "bootstrap_as_root",
-    "compressed",
+    "framed",
     "render_script",
     "render_settling",
 ]
@@ -63,39 +63,42 @@ With @ADDRESS behind it, it is meant for that host only.
 _END = "#end of script"
 
 
-def compressed(script: str) -> bytes:
+def framed(script: str) -> bytes:
     """
-    ``script`` as it is sent: a quarter of the bytes, which is what most of a deploy's traffic is made of.
+    ``script`` as it is sent: a line that says how long it is, and what is compressed to a quarter, the most of a deploy's traffic.
 
     Not by SSH's own compression, which would try its hand at packs and wheels too.
     """
-    return gzip.compress(script.encode(), mtime=0)
+    data = gzip.compress(script.encode(), mtime=0)
+    return b"%d\n" % len(data) + data
 
 
-def bootstrap(script: bytes) -> str:
+def bootstrap() -> str:
     """
-    The command that reads ``script`` (compressed, on its standard input) and runs it.
+    The command that reads a script (``framed``, on its standard input) and runs it.
 
     The whole program is read before any of it runs: a link that breaks while it
     is sent leaves nothing half-done. It reads so many bytes and no more, as what follows them keeps a lease alive.
     """
-    return str(sh("sh", "-c", _READ, "sh", len(script)))
+    return str(sh("sh", "-c", _READ))
 
 
-def bootstrap_as_root(script: bytes, prompt: str, ready: str) -> str:
+def bootstrap_as_root(prompt: str, ready: str) -> str:
     """
     The same as root, by a sudo that asks for a password.
 
-    It asks with ``prompt``, hears the answer on standard input, and ``script`` may follow once ``ready`` has been
+    It asks with ``prompt``, hears the answer on standard input, and the script may follow once ``ready`` has been
     printed: what is sent before that, sudo would take for another try. Words of its own must be neither.
     """
     # An old answer does not count, so that it asks now or not at all.
-    sudo = raw('exec sudo -k -S -H -p "$1" -- env "SSH_CONNECTION=$SSH_CONNECTION" sh -c "$2" sh "$3"')
+    sudo = raw('exec sudo -k -S -H -p "$1" -- env "SSH_CONNECTION=$SSH_CONNECTION" sh -c "$2"')
     read = f"printf %s {quote(ready)}; {_READ}"
-    return str(sh("sh", "-c", f"LC_ALL=C; export LC_ALL; {sudo}", "sh", prompt, read, len(script)))
+    return str(sh("sh", "-c", f"LC_ALL=C; export LC_ALL; {sudo}", "sh", prompt, read))
 
 
-_READ = f'p=$(head -c "$1" | gzip -d) || exit {_CUT}; case $p in *"{_END}") eval "$p";; *) exit {_CUT};; esac'
+_READ = (
+    f'read -r n && p=$(head -c "$n" | gzip -d) || exit {_CUT}; case $p in *"{_END}") eval "$p";; *) exit {_CUT};; esac'
+)
 
 
 # In a step whose standard output is a file.

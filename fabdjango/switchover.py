@@ -79,6 +79,7 @@ def activate(plan: Deployment, found: DjangoFacts, event: str = "deploy", backwa
         kept_from="journal",
         record=layout.run / "activations",
         lock=plan.site.lock,
+        followed=True,
     )
 
 

@@ -35,7 +35,7 @@ from fabdjango.script import (
     EventParser,
     bootstrap,
     bootstrap_as_root,
-    compressed,
+    framed,
     render_script,
     render_settling,
 )
@@ -409,6 +409,7 @@ class FabricTransport:
         self._leased: set[str] = set()
         self._phase: Phase | None = None
         self._channel: Any = None
+        self._next: Any = None
         self._warned = False
         self._called_off = False
         self._password: Secret | None = None
@@ -427,7 +428,7 @@ class FabricTransport:
         with self._interruptible(phase):
             if phase.record is None:
                 beat = phase.lock is not None and not phase.feeds
-                status = self._converse(script, conversation, beat=beat, feeds=phase.feeds)
+                status = self._converse(script, conversation, beat=beat, feeds=phase.feeds, ahead=phase.followed)
                 conversation.close()
                 # -1 is paramiko's word for "the other side never said": unknown, not failed.
                 conversation.follower.result.status = None if status == -1 else status
@@ -498,7 +499,14 @@ class FabricTransport:
         return result, settlement.then.result
 
     def release(self) -> None:
-        """End the program that holds the lock; it also ends with this connection."""
+        """End the program that holds the lock; it also ends with this connection, and so does a session that was opened ahead."""
+        channel, self._next = self._next, None
+        if channel is not None:
+            with contextlib.suppress(OSError, EOFError, ssh_exception.SSHException):
+                channel.close()
+        self._end_lease()
+
+    def _end_lease(self) -> None:
         lease, self._lease = self._lease, None
         self._leased.clear()
         if lease is not None:
@@ -551,28 +559,26 @@ class FabricTransport:
         *,
         beat: bool = False,
         feeds: tuple[bytes, ...] = (),
+        ahead: bool = False,
     ) -> int:
         """
         One session: the script goes in, reports come out; its exit status, or -1 if the link broke.
 
         It returns early when the script waits for us. With ``beat``, it hears
         that we live; if the script has said that its steps are over and goes on, the session stays open as the lease.
-        ``feeds`` are sent while we listen.
+        ``feeds`` are sent while we listen. With ``ahead``, the session of the next script is opened while this one runs.
         """
         try:
-            channel = self.connection.create_session()
+            channel = self._begin_session()
         except (OSError, EOFError, ssh_exception.SSHException):
             return -1
         with contextlib.ExitStack() as stack:
             stack.callback(channel.close)
             self._channel = channel
             try:
-                text = compressed(script)
                 if self._password:
-                    self._become_root(channel, text, self._password)
-                else:
-                    channel.exec_command(bootstrap(text))
-                channel.sendall(text)
+                    self._become_root(channel, self._password)
+                channel.sendall(framed(script))
                 if beat:
                     lease = _Lease(channel)
                     stack.callback(lease.stop)
@@ -581,6 +587,8 @@ class FabricTransport:
                     send.start()
                 else:
                     channel.shutdown_write()
+                if ahead and not self._password:
+                    self._open_ahead()
                 while not hearer.over and (chunk := hearer.receive(channel)):
                     hearer.take(chunk)
                     if isinstance(hearer, _Conversation) and hearer.awaiting:
@@ -599,13 +607,28 @@ class FabricTransport:
                     hearer.complain(channel.recv_stderr(_CHUNK))
         return int(status)
 
-    def _become_root(self, channel: Any, script: bytes, password: Secret) -> None:
+    def _begin_session(self) -> Any:
+        """A session that waits for a script, or for a password first: the one that was opened ahead if it can be had."""
+        channel, self._next = self._next, None
+        if channel is not None and not channel.closed and not channel.exit_status_ready() and not self._password:
+            return channel
+        channel = self.connection.create_session()
+        if not self._password:
+            channel.exec_command(bootstrap())
+        return channel
+
+    def _open_ahead(self) -> None:
+        """Two round trips, and the time that the server needs for a session, while the host has something to do anyway."""
+        with contextlib.suppress(OSError, EOFError, ssh_exception.SSHException):
+            self._next = self._begin_session()
+
+    def _become_root(self, channel: Any, password: Secret) -> None:
         """Answer sudo's own question and no other; raises FabdjangoError if it does not take the password."""
         prompt, ready = (f"{secrets.token_hex(8)} {word}" for word in ("password:", "ready"))
         # sudo asks on standard error.
         channel.set_combine_stderr(True)
         channel.settimeout(_SUDO_WAIT)
-        channel.exec_command(bootstrap_as_root(script, prompt, ready))
+        channel.exec_command(bootstrap_as_root(prompt, ready))
         heard, answered = "", False
         while ready not in heard:
             try:
@@ -622,7 +645,7 @@ class FabricTransport:
         channel.set_combine_stderr(False)
 
     def _keep(self, lease: _Lease, phase: Phase) -> None:
-        self.release()
+        self._end_lease()
         self._lease = lease
         if phase.lock and phase.lock.token:
             self._leased.add(phase.lock.token)
@@ -632,7 +655,7 @@ class FabricTransport:
         result = conversation.follower.result
         result.run, result.record, result.heard = conversation.run, folder, conversation
         conversation.patient = True
-        status = self._converse(script, conversation)
+        status = self._converse(script, conversation, ahead=result.phase.followed)
         give_up = time.monotonic() + self._ssh.reconnect
         while not conversation.over and status in (-1, _TAIL_KILLED) and time.monotonic() < give_up:
             conversation.follower.say("the connection broke; the host goes on by itself, and we log in again")

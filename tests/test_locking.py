@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from fabdjango.escape import quote
 from fabdjango.locking import LOCKED, unlock
 from fabdjango.plan import Lock, Phase
 from fabdjango.script import FAILED, Event, render_script
@@ -249,6 +250,21 @@ def test_the_steps_of_another_account_hold_the_lock(shared: Host, sessions: list
     process = shared.begin(text.replace("flock -ns 9 && fenced || lost", ":"))
     out, _ = process.communicate(timeout=10)
     assert told(events_of(out))[-2:] == [("output", "0", "this deployment has lost its lock"), ("end", "0", "94")]
+
+
+@AS_ROOT
+def test_a_lock_that_cannot_be_written(shared: Host) -> None:
+    """That is what it says, and not that somebody else has it."""
+    run = shared.folder / "site" / "run"
+    assert shared.run(phase(shared, "ada", ":"), owner="nobody", login="root")[0] == 0
+    # Root opens the files by itself; who may not pass the folder cannot sign.
+    text = render_script(phase(shared, "bob", ":"), run=RUN, owner="nobody", login="root")
+    process = shared.begin(
+        text.replace("sign_both 2>/dev/null", f"chmod 700 {quote(str(shared.folder))}; sign_both 2>/dev/null")
+    )
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 90
+    assert told(events_of(out))[-2:] == [("output", "lock", f"cannot write {run}/lock"), ("end", "lock", "1")]
 
 
 # --- by force ---------------------------------------------------------------------

@@ -11,6 +11,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -31,7 +32,7 @@ from fabdjango.script import (
     Event,
     EventParser,
     bootstrap,
-    compressed,
+    framed,
     render_script,
 )
 from tests.test_escape import HOSTILE, carried
@@ -66,9 +67,9 @@ class Host:
         keep: bool = False,
     ) -> subprocess.Popen[bytes]:
         """A session that has sent ``script`` and small ``feeds``; with ``keep``, its standard input stays open."""
-        sent = compressed(script) if script else b""
+        sent = framed(script) if script else b""
         process = subprocess.Popen(
-            ["/bin/sh", "-c", bootstrap(sent)],
+            ["/bin/sh", "-c", bootstrap()],
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -99,12 +100,16 @@ class Host:
 
 
 @pytest.fixture
-def shared(host: Host) -> Host:
-    """A host whose folder any account can enter and write into."""
-    for folder in (host.folder, *host.folder.parents):
-        if folder.stat().st_uid == os.getuid() and folder != Path("/") and folder != Path("/tmp"):  # noqa: S108
-            folder.chmod(0o777)
-    return host
+def shared(host: Host) -> Iterator[Host]:
+    """The same host in a folder that any account can enter and write into: pytest shuts its own, whenever another run of it begins."""
+    with tempfile.TemporaryDirectory() as folder:
+        there = Host(Path(folder) / "it's here", host.environ["PATH"])
+        programs = Path(folder) / "it's bin"
+        shutil.copytree(host.environ["PATH"].split(":")[0], programs, symlinks=True)
+        there.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
+        for each in (Path(folder), there.folder):
+            each.chmod(0o777)
+        yield there
 
 
 def events_of(*chunks: bytes) -> list[Event]:
@@ -303,14 +308,14 @@ def test_a_script_that_was_cut_does_nothing(tmp_path: Path) -> None:
     """Wherever the link breaks while the script is sent, none of it runs."""
     host = Host(tmp_path / "it's here", os.environ["PATH"])
     phase = Phase("phase", (step("one", "touch done", "echo '\n#end of script\n'"), step("two", "touch done")))
-    script = compressed(render_script(phase, run=RUN))
+    script = framed(render_script(phase, run=RUN))
     cuts = range(len(script))
-    shell = 'for cut in $CUTS; do head -c "$cut" script | sh -c "$BOOT" sh "$SIZE" >>out 2>&1; [ ! -e done ] || { echo "$cut"; exit 1; }; done'
+    shell = 'for cut in $CUTS; do head -c "$cut" script | sh -c "$BOOT" >>out 2>&1; [ ! -e done ] || { echo "$cut"; exit 1; }; done'
     (host.folder / "script").write_bytes(script)
     boot = subprocess.run(
-        ["/bin/sh", "-c", f'set -- {bootstrap(script)}; printf %s "$3"'], capture_output=True, check=True
+        ["/bin/sh", "-c", f'set -- {bootstrap()}; printf %s "$3"'], capture_output=True, check=True
     ).stdout
-    environ = {**host.environ, "CUTS": " ".join(map(str, cuts)), "BOOT": boot.decode(), "SIZE": str(len(script))}
+    environ = {**host.environ, "CUTS": " ".join(map(str, cuts)), "BOOT": boot.decode()}
     done = subprocess.run(["/bin/sh", "-c", shell], env=environ, cwd=host.folder, capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert b"\036" not in (host.folder / "out").read_bytes()

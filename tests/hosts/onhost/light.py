@@ -62,8 +62,11 @@ def say(text):
     sys.stdout.flush()
 
 
-size = int(os.environ["SSH_ORIGINAL_COMMAND"].split()[-1])
-script = gzip.decompress(sys.stdin.buffer.read(size)).decode()
+size = sys.stdin.buffer.readline()
+if not size:
+    # A session that was opened ahead and is not needed.
+    sys.exit(95)
+script = gzip.decompress(sys.stdin.buffer.read(int(size))).decode()
 os.makedirs(FOLDER, exist_ok=True)
 run = re.search(r"^FABDJANGO_RUN=(\w+)$", script, re.MULTILINE)[1]
 first, _, rest = script.partition("\nreport follow\n")

@@ -144,7 +144,7 @@ def _rounds(rows: Sequence[Row]) -> str:
     for row in rows:
         most[row.scenario, row.delay] = max(row.round, most.get((row.scenario, row.delay), 0))
     counts = sorted({*most.values()})
-    return f"{counts[0]} to {counts[-1]} rounds" if len(counts) > 1 else f"{counts[0]} rounds"
+    return f"{counts[0]} to {counts[-1]} rounds" if len(counts) > 1 else f"{counts[0]} round{'s' * (counts[0] > 1)}"
 
 
 def _times(rows: Sequence[Row], what: str) -> list[str]:

@@ -50,7 +50,7 @@ def bench(given: Order, into: Path, command: str, say: Callable[[str], object]) 
         kept.write_text(results.to_csv(results.merged(before, rows)))
 
     said = run(given, tell)
-    render(into, about(command, given.rounds))
+    render(into, about(command))
     say(f"\n{(into / 'table.md').read_text()}\nkept in {into}")
     if said:
         say(f"what the tools said is in {said}")
@@ -64,14 +64,14 @@ def render(into: Path, heading: str) -> None:
     (into / "times.svg").write_text(plot.svg(rows))
 
 
-def about(command: str, rounds: int) -> str:
+def about(command: str) -> str:
     """On which machine, when, and how."""
     found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     day = dt.datetime.now(dt.timezone.utc).date()
     kernel = ".".join(platform.release().split(".")[:2])
     python = ".".join(map(str, sys.version_info[:3]))
     return (
-        f"Medians of {rounds} rounds, {day}, by `{command}`; {os.cpu_count()} processors ({found[1] if found else '?'}), "
+        f"{day}, by `{command}`: {os.cpu_count()} processors ({found[1] if found else '?'}), "
         f"Linux {kernel}, Python {python}. Operator and hosts share the machine."
     )
 

@@ -122,7 +122,7 @@ def table(rows: Sequence[Row]) -> str:
     """Three tables in Markdown: until the new release answers, in all, and what a deploy of code costs beside time."""
     return "\n".join(
         [
-            "Seconds until the new release first answers everywhere (times the limit):",
+            f"Seconds until the new release first answers everywhere, medians of {_rounds(rows)} (times the limit):",
             "",
             *_times(rows, "first"),
             "",
@@ -136,6 +136,15 @@ def table(rows: Sequence[Row]) -> str:
             "",
         ]
     )
+
+
+def _rounds(rows: Sequence[Row]) -> str:
+    """How many rounds there were, where scenarios differ from the fewest to the most."""
+    most: dict[tuple[str, int], int] = {}
+    for row in rows:
+        most[row.scenario, row.delay] = max(row.round, most.get((row.scenario, row.delay), 0))
+    counts = sorted({*most.values()})
+    return f"{counts[0]} to {counts[-1]} rounds" if len(counts) > 1 else f"{counts[0]} round{'s' * (counts[0] > 1)}"
 
 
 def _times(rows: Sequence[Row], what: str) -> list[str]:

@@ -82,7 +82,7 @@ def test_the_tables() -> None:
     assert table([*(each for each in ROWS if each.tool != "ansible"), *same]).replace(
         "\N{MULTIPLICATION SIGN}", "x"
     ) == (
-        "Seconds until the new release first answers everywhere (times the limit):\n"
+        "Seconds until the new release first answers everywhere, medians of 1 to 3 rounds (times the limit):\n"
         "\n"
         "| scenario, round trip | fabdjango | skipping |\n"
         "| --- | ---: | ---: |\n"

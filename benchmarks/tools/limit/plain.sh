@@ -29,7 +29,7 @@ before=$(readlink current || true)
 ln -s "$release" current.new
 mv -T current.new current
 sudo systemctl restart shop
-if ! curl --silent --show-error --fail --max-time 30 --output front -H "Host: $domain" http://127.0.0.1/; then
+if ! curl --silent --show-error --fail --max-time 60 --output front -H "Host: $domain" http://127.0.0.1/; then
     if [ -n "$before" ]; then ln -s "$before" current.new; mv -T current.new current; sudo systemctl restart shop; fi
     echo "the new release does not answer" >&2
     exit 1

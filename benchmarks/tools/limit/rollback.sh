@@ -11,4 +11,4 @@ mv -T current.new current
 ln -s "$before" previous.new
 mv -T previous.new previous
 sudo systemctl restart shop
-curl --silent --show-error --fail --max-time 30 --output front -H "Host: $domain" http://127.0.0.1/
+curl --silent --show-error --fail --max-time 60 --output front -H "Host: $domain" http://127.0.0.1/

@@ -2,7 +2,7 @@
 # what git says of folders tells whether there is anything to do, Django starts once, and uv installs with hard links.
 set -eu
 commit=$1 repository=$2 root=$3 domain=$4
-answers() { curl --silent --show-error --fail --max-time 30 --output front -H "Host: $domain" http://127.0.0.1/; }
+answers() { curl --silent --show-error --fail --max-time 60 --output front -H "Host: $domain" http://127.0.0.1/; }
 cd "$root"
 exec 9> lock
 flock --nonblock 9

@@ -290,10 +290,10 @@ def test_what_was_installed_in_another_way_stays() -> None:
 @pytest.mark.parametrize(
     ("values", "there", "message", "cure"),
     [
-        ({}, {"privilege": "none"}, "setup needs root, and the account that logs in may not become root", "log in as root, or as an account with sudo: fab -H root@… setup"),
+        ({}, {"privilege": "none"}, "setup needs root: the account that logs in is not root, and sudo is not installed on the host", "log in as root: fab -H root@web1.example.com setup"),
         ({}, {"system": ("fedora", "41", "Fedora Linux 41")}, "the host runs Fedora Linux 41, and setup is for Debian 12 and 13, Ubuntu 22.04 and 24.04", "prepare it by hand, see the README; a deploy works on any Linux that has what it needs"),
         ({}, {"system": ("debian", "11", "")}, "the host runs debian 11, and setup is for Debian 12 and 13, Ubuntu 22.04 and 24.04", "prepare it by hand, see the README; a deploy works on any Linux that has what it needs"),
-        ({}, {"listeners": ((443, "h2o", 8, False), (80, "apache2", 7, False))}, "port 80 is taken by apache2 (process 7), and nginx is to listen there", "stop it for good, for instance: systemctl disable --now apache2\nor do without nginx: leave fabdjango.nginx.domains empty"),
+        ({}, {"listeners": ((443, "h2o", 8, False), (80, "apache2", 7, False))}, "port 80 is taken by apache2 (process 7), and nginx is to listen there", "if nobody needs what it serves, stop it for good; on the host, as root, for instance: systemctl disable --now apache2\nor let it serve the site: leave fabdjango.nginx.domains empty, and proxy from it to fabdjango.gunicorn.bind"),
         ({}, {"room": {"/var": [999, -1]}}, "the disk of /var is too small: 999 MB are free, and 1000 are wanted", "make room (df -h), or ask for less: fabdjango.server.disk"),
         ({}, {"room": {"/": [9000, 19_999]}}, "the file system of / has 19999 inodes left, and 20000 are wanted", "remove small files; df -i shows where"),
         ({}, {"account": {"uid": 0, "group": "root", "home": "/home/deploy", "shell": "/bin/sh"}}, "the account deploy is there and is root by another name", "choose another one as fabdjango.user"),

@@ -218,7 +218,10 @@ def test_no_sudo(server: Server) -> None:
     assert "fab --prompt-for-sudo-password -H eve@" in said
     server.run("mv /usr/bin/sudo /usr/bin/sudo.away")
     try:
-        assert "setup needs root, and the account that logs in may not become root" in refused(server, login="eve")
+        assert (
+            "setup needs root: the account that logs in is not root, and sudo is not installed on the host"
+            in refused(server, login="eve")
+        )
     finally:
         server.run("mv /usr/bin/sudo.away /usr/bin/sudo")
     server.run(f"echo eve:{shlex.quote(PASSWORD)} | chpasswd")

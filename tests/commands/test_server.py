@@ -276,6 +276,27 @@ def test_which_packages(values: dict[str, Any], names: str) -> None:
     assert wanted_packages(sample_settings({**SITE, **values})) == tuple(names.split())
 
 
+UBUNTU = [("ubuntu", "22.04", "Ubuntu 22.04.5 LTS"), ("ubuntu", "24.04", "Ubuntu 24.04.3 LTS")]
+
+
+@pytest.mark.parametrize("system", UBUNTU)
+@pytest.mark.parametrize(
+    "values",
+    [
+        EVERYTHING,
+        {
+            "nginx": {"domains": ["a.example.com"], "tls": "letsencrypt"},
+            "schedule": EVERYTHING["schedule"],
+            "database": {"engine": "postgresql"},
+            "server": {"firewall": "ufw", "updates": True},
+        },
+    ],
+)
+def test_ubuntu_is_set_up_as_debian_is(values: dict[str, Any], system: tuple[str, str, str]) -> None:
+    """The same packages, which it has under the same names, the same files and the same steps."""
+    assert decided(situation(values, found(system=system))) == decided(situation(values))
+
+
 def test_what_was_installed_in_another_way_stays() -> None:
     """Debian's is not installed beside it; what dpkg has only unpacked is not there yet."""
     it = situation(it=found(own_supervisord=(True, True)), webserver=NGINX)
@@ -451,7 +472,7 @@ def test_how_packages_are_installed() -> None:
     assert shown(server_steps.install_packages(["git", "g++"])) == shell(
         """
         # packages (as root): install git, g++
-        export DEBIAN_FRONTEND=noninteractive APT_LISTCHANGES_FRONTEND=none NEEDRESTART_SUSPEND=1 UCF_FORCE_CONFFOLD=1
+        export DEBIAN_FRONTEND=noninteractive APT_LISTCHANGES_FRONTEND=none NEEDRESTART_SUSPEND=1 NEEDRESTART_MODE=l UCF_FORCE_CONFFOLD=1
         log=$(mktemp)
         run() { : >"$log"; "$@" >>"$log" 2>&1 9>&- & pid=$!; tail -n +1 -f -s 0.2 --pid=$pid -- "$log"; wait $pid; }
         patiently() {

@@ -17,7 +17,7 @@ _CURES: tuple[tuple[str, str, str], ...] = (
     ("fetch", r"\A\s*\Z", "the repository did not answer in time: see fabdjango.git.timeout, and the host's way out"),
     ("*", r"No space left on device|Disk quota exceeded", "the disk is full: make room on the host (df -h, df -i), then deploy again"),
     ("*", r"sudo: a password is required|sudo: .*password", "sudo asks for a password: allow the account to use sudo without one, or connect as root with fabdjango.user set"),
-    ("lock", r"cannot write", "the folder belongs to another account, or cannot be made: on the host, as root: install -d -o ACCOUNT FOLDER"),
+    ("lock", r"cannot write", "the folder belongs to another account, or cannot be made: on the host, as root: install -d -o ACCOUNT FOLDER\nor let setup make the site's place: fab -H root@HOST setup"),
     ("install", r"[Hh]ash|HASH", "the hashes do not match the files: lock the requirements again and commit the result"),
     ("install", r"No matching distribution|No solution found|not found in the package registry|unsatisfiable", "a package or version cannot be found: check the requirement files, fabdjango.venv.packages and the index options"),
     ("install", r"lockfile.*(needs to be updated|outdated)|--locked", "uv.lock does not fit pyproject.toml: run uv lock and commit the result"),

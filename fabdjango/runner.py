@@ -186,7 +186,8 @@ class Runner:
         if step.name == "lock":
             login = self.account.login
             owner = self.account.owner or login
-            cure = cure.replace("ACCOUNT", owner).replace("FOLDER", str(self.site.layout.root))
+            for word, told in (("HOST", host), ("ACCOUNT", owner), ("FOLDER", str(self.site.layout.root))):
+                cure = cure.replace(word, told)
             if login not in ("root", owner):
                 # Why sudo refused is not told by the step, and is the likelier reason.
                 cure = f"see whether {login} may become {owner} without a password: sudo -n -u {owner} true\n{cure}"
@@ -194,6 +195,9 @@ class Runner:
         if logged.strip():
             shown += "\nthe end of the program's log:\n" + self.report.redactor.hide(excerpt(logged))
         message = f"{step.name} failed" + (f" with status {step.status}" if step.status not in (1, None) else "")
+        if 0 < len(shown) <= _A_LINE and "\n" not in shown:
+            # What our own programs refuse, they refuse in one line: then that is the message.
+            message, shown = f"{message}: {shown}", ""
         if result.status == REVERTED:
             return RevertedError(
                 message, host=host, step=title, output=shown, state=self._state_after_revert(phase), cure=cure
@@ -235,6 +239,9 @@ class Runner:
 
 def _captured(steps: Iterable[Step]) -> tuple[Step, ...]:
     return tuple(replace(step, capture=True) for step in steps)
+
+
+_A_LINE = 160
 
 
 def _state_after(result: PhaseResult, step: StepResult) -> str:

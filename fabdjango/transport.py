@@ -766,7 +766,8 @@ def _refused_by_sudo(connection: Connection, said: str) -> FabdjangoError:
         host=name_of(connection),
         output=said.strip(),
         cure=f"see whether this works: ssh -t {connection.user}@{connection.host} sudo -k true\n"
-        f"then be asked again: fab --prompt-for-sudo-password -H {target} …",
+        f"then be asked again: fab --prompt-for-sudo-password -H {target} …\n"
+        f"or log in as root: fab -H root@{connection.host} …",
     )
 
 

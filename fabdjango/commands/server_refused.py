@@ -41,9 +41,9 @@ def refuse(it: Situation) -> None:
 def _refuse_system(found: Found, host: str) -> None:
     if found.privilege != "root":
         raise FabdjangoError(
-            "setup needs root, and the account that logs in may not become root",
+            "setup needs root: the account that logs in is not root, and sudo is not installed on the host",
             host=host,
-            cure="log in as root, or as an account with sudo: fab -H root@… setup",
+            cure=f"log in as root: fab -H root@{host} setup",
         )
     if found.system[:2] not in DISTRIBUTIONS:
         name = found.system[2] or " ".join(found.system[:2]).strip() or "an unknown distribution"
@@ -124,8 +124,9 @@ def _refuse_listeners(it: Situation) -> None:
                 f"port {port} is taken by {program or 'a program that cannot be named'} (process {pid}), "
                 "and nginx is to listen there",
                 host=it.host,
-                cure=f"stop it for good, for instance: systemctl disable --now {program}\n"
-                "or do without nginx: leave fabdjango.nginx.domains empty",
+                cure="if nobody needs what it serves, stop it for good; on the host, as root, for instance: "
+                f"systemctl disable --now {program or 'UNIT'}\n"
+                "or let it serve the site: leave fabdjango.nginx.domains empty, and proxy from it to fabdjango.gunicorn.bind",
             )
 
 

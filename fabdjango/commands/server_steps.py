@@ -26,9 +26,7 @@ __all__ = [
 _APT_WAIT = 300
 """Seconds that another apt may take; a server that was just made installs updates first."""
 # Nothing asks, nothing that runs is restarted because a library changed, and what somebody changed in /etc stays.
-_QUIET = (
-    """export DEBIAN_FRONTEND=noninteractive APT_LISTCHANGES_FRONTEND=none NEEDRESTART_SUSPEND=1 UCF_FORCE_CONFFOLD=1"""
-)
+_QUIET = """export DEBIAN_FRONTEND=noninteractive APT_LISTCHANGES_FRONTEND=none NEEDRESTART_SUSPEND=1 NEEDRESTART_MODE=l UCF_FORCE_CONFFOLD=1"""
 # What dpkg does goes on if the link breaks: its output is a file, which is shown meanwhile, and our lock is not for it.
 # Not everything of apt can wait for another apt by itself.
 _PATIENTLY = f"""log=$(mktemp)

@@ -77,14 +77,15 @@ class MysqlServer:
             stop(
                 "the database %s is there and belongs to %s, not to %s"
                 % (self.name, " and ".join(self.owners) or "nobody", self.user),
-                "choose another fabdjango.database.name, or give the account its rights: GRANT ALL ON … TO …",
+                "choose another fabdjango.database.name; or if it is the site's, leave it as it is, with "
+                "fabdjango.database.engine: none, and give the project its address by env_file or secrets",
             )
         if self.role and not known:
             stop(
                 "the account %s is there, and its password is not kept on this host: it may be somebody else's"
                 % self.user,
-                "choose another fabdjango.database.user; or if it is the site's and may go: DROP DATABASE and "
-                "DROP USER; or write its variables into %s" % P["store"],
+                "choose another fabdjango.database.user; or if it is the site's, leave it as it is, with "
+                "fabdjango.database.engine: none, and give the project its address by env_file or secrets",
             )
 
     def make(self, password):

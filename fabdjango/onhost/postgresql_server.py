@@ -104,14 +104,15 @@ class PostgresqlServer:
             stop(
                 "the database %s is there and belongs to %s, not to %s"
                 % (self.name, self.database["owner"], self.user),
-                "choose another fabdjango.database.name, or give it away: ALTER DATABASE … OWNER TO …",
+                "choose another fabdjango.database.name; or if it is the site's, leave it as it is, with "
+                "fabdjango.database.engine: none, and give the project its address by env_file or secrets",
             )
         if self.role and not known:
             stop(
                 "the role %s is there, and its password is not kept on this host: it may be somebody else's"
                 % self.user,
-                "choose another fabdjango.database.user; or if it is the site's and may go: dropdb and dropuser, "
-                "as postgres; or write its variables into %s" % P["store"],
+                "choose another fabdjango.database.user; or if it is the site's, leave it as it is, with "
+                "fabdjango.database.engine: none, and give the project its address by env_file or secrets",
             )
         if self.database and self.database["encoding"] != "UTF8":
             report("note", "the database %s is in %s, not in UTF-8" % (self.name, self.database["encoding"]))

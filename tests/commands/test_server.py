@@ -276,6 +276,27 @@ def test_which_packages(values: dict[str, Any], names: str) -> None:
     assert wanted_packages(sample_settings({**SITE, **values})) == tuple(names.split())
 
 
+UBUNTU = [("ubuntu", "22.04", "Ubuntu 22.04.5 LTS"), ("ubuntu", "24.04", "Ubuntu 24.04.3 LTS")]
+
+
+@pytest.mark.parametrize("system", UBUNTU)
+@pytest.mark.parametrize(
+    "values",
+    [
+        EVERYTHING,
+        {
+            "nginx": {"domains": ["a.example.com"], "tls": "letsencrypt"},
+            "schedule": EVERYTHING["schedule"],
+            "database": {"engine": "postgresql"},
+            "server": {"firewall": "ufw", "updates": True},
+        },
+    ],
+)
+def test_ubuntu_is_set_up_as_debian_is(values: dict[str, Any], system: tuple[str, str, str]) -> None:
+    """The same packages, which it has under the same names, the same files and the same steps."""
+    assert decided(situation(values, found(system=system))) == decided(situation(values))
+
+
 def test_what_was_installed_in_another_way_stays() -> None:
     """Debian's is not installed beside it; what dpkg has only unpacked is not there yet."""
     it = situation(it=found(own_supervisord=(True, True)), webserver=NGINX)
@@ -290,10 +311,10 @@ def test_what_was_installed_in_another_way_stays() -> None:
 @pytest.mark.parametrize(
     ("values", "there", "message", "cure"),
     [
-        ({}, {"privilege": "none"}, "setup needs root, and the account that logs in may not become root", "log in as root, or as an account with sudo: fab -H root@… setup"),
+        ({}, {"privilege": "none"}, "setup needs root: the account that logs in is not root, and sudo is not installed on the host", "log in as root: fab -H root@web1.example.com setup"),
         ({}, {"system": ("fedora", "41", "Fedora Linux 41")}, "the host runs Fedora Linux 41, and setup is for Debian 12 and 13, Ubuntu 22.04 and 24.04", "prepare it by hand, see the README; a deploy works on any Linux that has what it needs"),
         ({}, {"system": ("debian", "11", "")}, "the host runs debian 11, and setup is for Debian 12 and 13, Ubuntu 22.04 and 24.04", "prepare it by hand, see the README; a deploy works on any Linux that has what it needs"),
-        ({}, {"listeners": ((443, "h2o", 8, False), (80, "apache2", 7, False))}, "port 80 is taken by apache2 (process 7), and nginx is to listen there", "stop it for good, for instance: systemctl disable --now apache2\nor do without nginx: leave fabdjango.nginx.domains empty"),
+        ({}, {"listeners": ((443, "h2o", 8, False), (80, "apache2", 7, False))}, "port 80 is taken by apache2 (process 7), and nginx is to listen there", "if nobody needs what it serves, stop it for good; on the host, as root, for instance: systemctl disable --now apache2\nor let it serve the site: leave fabdjango.nginx.domains empty, and proxy from it to fabdjango.gunicorn.bind"),
         ({}, {"room": {"/var": [999, -1]}}, "the disk of /var is too small: 999 MB are free, and 1000 are wanted", "make room (df -h), or ask for less: fabdjango.server.disk"),
         ({}, {"room": {"/": [9000, 19_999]}}, "the file system of / has 19999 inodes left, and 20000 are wanted", "remove small files; df -i shows where"),
         ({}, {"account": {"uid": 0, "group": "root", "home": "/home/deploy", "shell": "/bin/sh"}}, "the account deploy is there and is root by another name", "choose another one as fabdjango.user"),
@@ -451,7 +472,7 @@ def test_how_packages_are_installed() -> None:
     assert shown(server_steps.install_packages(["git", "g++"])) == shell(
         """
         # packages (as root): install git, g++
-        export DEBIAN_FRONTEND=noninteractive APT_LISTCHANGES_FRONTEND=none NEEDRESTART_SUSPEND=1 UCF_FORCE_CONFFOLD=1
+        export DEBIAN_FRONTEND=noninteractive APT_LISTCHANGES_FRONTEND=none NEEDRESTART_SUSPEND=1 NEEDRESTART_MODE=l UCF_FORCE_CONFFOLD=1
         log=$(mktemp)
         run() { : >"$log"; "$@" >>"$log" 2>&1 9>&- & pid=$!; tail -n +1 -f -s 0.2 --pid=$pid -- "$log"; wait $pid; }
         patiently() {

@@ -162,7 +162,7 @@ def test_a_bare_host_becomes_ready_by_following_the_cures(
     workplace.know(bare)
     workplace.configure(**site("fresh", repository.url, PORT))
     assert told(workplace.deploy(bare, good).ended(1), bare) == [
-        "Error: tools failed",
+        "Error: tools failed: git is not installed on the host",
         " step: the host has what a deployment needs",
         " state: nothing that serves was touched (exit 1)",
         " do this: on the host, as root: apt-get install git python3-venv",
@@ -272,11 +272,12 @@ def test_an_account_that_may_not_make_the_folder(place: Workplace, host: Machine
     """The cure is a command that can be copied, and does it: at level auto the site then needs no root at all."""
     place.configure(**site("modest", repository.url, PORT + 2))
     error = told(place.deploy(host, good, login=plain).ended(1), host, plain)
-    assert error[0] == "Error: lock failed"
+    assert error[0] == "Error: lock failed: cannot write /srv/modest/run/lock: permission denied"
     cure = "install -d -o plain /srv/modest"
-    assert error[-1] == (
-        f" do this: the folder belongs to another account, or cannot be made: on the host, as root: {cure}"
-    )
+    assert error[-2:] == [
+        f" do this: the folder belongs to another account, or cannot be made: on the host, as root: {cure}",
+        f"          or let setup make the site's place: fab -H root@{host.address} setup",
+    ]
     host.run(cure)
     place.deploy(host, good, login=plain).ended()
     assert answer(host, PORT + 2) == (200, "good")
@@ -297,11 +298,12 @@ def test_sudo_that_asks_for_a_password(place: Workplace, host: Machine, reposito
     outcome = place.deploy(host, good, login=plain).ended(1)
     assert outcome.seconds < 15
     assert told(outcome, host, plain) == [
-        "Error: lock failed",
+        "Error: lock failed: cannot write /srv/asking/run/lock: permission denied",
         " step: lock",
         " state: nothing that serves was touched (exit 1)",
         " do this: see whether plain may become deploy without a password: sudo -n -u deploy true",
         "          the folder belongs to another account, or cannot be made: on the host, as root: install -d -o deploy /srv/asking",
+        f"          or let setup make the site's place: fab -H root@{host.address} setup",
     ]
 
 
@@ -327,12 +329,14 @@ def test_a_port_that_another_program_has(place: Workplace, host: Machine, reposi
     place.configure(**site("taken", repository.url, PORT + 4))
     outcome = place.deploy(host, good).ended(1)
     assert told(outcome, host) == [
-        "Error: start failed",
+        (
+            "Error: start failed: supervisord cannot take taken-web-0.0.0.0-8104 (is its address in use?): "
+            "<ProtocolError for 127.0.0.1/RPC2: 500 Internal Server Error>"
+        ),
         " step: start taken-web-a",
         " state: nothing that serves was touched (exit 1)",
         " do this: another program listens on the address: see which with ss -ltnp on the host, or choose another fabdjango.gunicorn.bind",
     ]
-    assert outcome.quoted.startswith("supervisord cannot take taken-web-")
     assert "supervisord.conf" in answer(host, PORT + 4)[1]
     assert "taken-web" not in host.run("supervisorctl status", check=False).stdout
     assert host.run("ls /etc/supervisor/conf.d").stdout.split().count("taken.conf") == 0

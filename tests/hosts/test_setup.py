@@ -165,6 +165,29 @@ def test_another_distribution(server: Server) -> None:
     assert "the host runs Arch Linux, and setup is for Debian 12 and 13, Ubuntu 22.04 and 24.04" in said
 
 
+@pytest.mark.parametrize(
+    ("version", "pretty"), [("22.04", "Ubuntu 22.04.5 LTS"), ("24.04", "Ubuntu 24.04.3 LTS")], ids=["22.04", "24.04"]
+)
+def test_what_calls_itself_ubuntu(server: Server, version: str, pretty: str) -> None:
+    """The plan is that of Debian; with its way to start sshd by a socket, a firewall opens the ports of that."""
+    release = f'PRETTY_NAME="{pretty}"\nNAME="Ubuntu"\nVERSION_ID="{version}"\nID=ubuntu\nID_LIKE=debian\n'
+    server.run("cp --remove-destination /etc/os-release /root/kept")
+    server.machine.write("/etc/os-release", release)
+    server.machine.write("/etc/systemd/system/ssh.socket.d/more.conf", "[Socket]\nListenStream=2222\n")
+    server.run("systemctl daemon-reload; systemctl stop ssh.service; systemctl start ssh.socket")
+    try:
+        server.configure(server={"firewall": "nftables"})
+        plan = server.fab("server.plan").ended().output
+    finally:
+        server.run(
+            "rm -r /etc/systemd/system/ssh.socket.d; systemctl stop ssh.socket; systemctl daemon-reload;"
+            "systemctl start ssh.service; cp --remove-destination /root/kept /etc/os-release; touch -d @1 /etc/os-release"
+        )
+    assert f"{server.machine.address} runs {pretty}" in plan
+    assert "  changes    packages: install git, python3-venv, nginx, supervisor, cron, logrotate, nftables" in plan
+    assert re.search(r"^\+.* 22, 80, (443, )?2222 ", plan, re.MULTILINE), plan
+
+
 def test_another_program_on_port_80(server: Server) -> None:
     """By its name."""
     server.run("cp /usr/bin/python3 /run/apache2; systemd-run -q -u squatter /run/apache2 -m http.server 80")
@@ -218,7 +241,10 @@ def test_no_sudo(server: Server) -> None:
     assert "fab --prompt-for-sudo-password -H eve@" in said
     server.run("mv /usr/bin/sudo /usr/bin/sudo.away")
     try:
-        assert "setup needs root, and the account that logs in may not become root" in refused(server, login="eve")
+        assert (
+            "setup needs root: the account that logs in is not root, and sudo is not installed on the host"
+            in refused(server, login="eve")
+        )
     finally:
         server.run("mv /usr/bin/sudo.away /usr/bin/sudo")
     server.run(f"echo eve:{shlex.quote(PASSWORD)} | chpasswd")

@@ -194,7 +194,7 @@ def test_a_database_of_somebody_else(host: Host) -> None:
         1,
         [
             "the database it's a \"blog\" is there and belongs to ada, not to it's-a",
-            "cure: choose another fabdjango.database.name, or give it away: ALTER DATABASE … OWNER TO …",
+            "cure: choose another fabdjango.database.name; or if it is the site's, leave it as it is, with fabdjango.database.engine: none, and give the project its address by env_file or secrets",
         ],
     )
     assert host.admin("SELECT rolname, rolpassword FROM pg_authid") == before

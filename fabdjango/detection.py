@@ -105,6 +105,7 @@ class Findings:
     ``named`` is the settings module that a deploy takes from manage.py by
     itself, ``settings`` the one for a server. ``needed`` are variables without which the
     settings cannot be imported. ``https`` is where they send everybody to https. ``media_root`` is a path in the commit, or an absolute one.
+    ``translations`` is one that is not compiled, ``compressed`` where django-compressor is told to work ahead of requests.
     """
 
     manage: str
@@ -134,6 +135,8 @@ class Findings:
     manifest: Place | None = None
     media_root: Found | None = None
     media_url: Found | None = None
+    translations: Place | None = None
+    compressed: Place | None = None
     workers: tuple[Worker, ...] = ()
     broker: Found | None = None
     services: tuple[Service, ...] = ()
@@ -484,7 +487,20 @@ class _Project:
             "manifest": self.source.text_in(storages, ".*Manifest.*"),
             "media_root": self.folder_of("MEDIA_ROOT"),
             "media_url": self.text_of("MEDIA_URL"),
+            "translations": self.not_compiled(),
+            "compressed": self.compressed(),
         }
+
+    def not_compiled(self) -> Place | None:
+        """The first translation that Django cannot read before compilemessages."""
+        below, form = _below(self.folder), re.compile(r"(.*/)?locale/\w+/LC_MESSAGES/\w+\.po")
+        texts = (path for path in self.snapshot.paths if path.startswith(below) and form.fullmatch(path))
+        return next((Place(path) for path in texts if not self.snapshot.has(f"{path[:-3]}.mo")), None)
+
+    def compressed(self) -> Place | None:
+        """Where style sheets and scripts are said to be compressed by a command of the deploy."""
+        assigned = self.source.last("COMPRESS_OFFLINE")
+        return assigned.place if assigned and value_of_name("COMPRESS_OFFLINE", self.source) is not False else None
 
     def text_of(self, name: str) -> Found | None:
         """What is assigned, as text; a value that nobody can tell is empty."""

@@ -125,6 +125,7 @@ def propose(findings: Findings, checkout: Checkout, answers: Answers) -> tuple[E
         *_environment(findings, answers),
         *_settings_files(findings),
         *_shared(findings, checkout),
+        *_hooks(findings),
         *_processes(findings),
         _health(findings),
         _server(findings),
@@ -391,6 +392,8 @@ def _server(findings: Findings) -> Entry:
             reasons.update({each: f"{names[0]} is built, {place}" for each in packages if each not in reasons})
     if findings.database.gis:
         reasons["gdal-bin"] = f"GeoDjango, {_at(findings.database.engine)}"
+    if findings.translations:
+        reasons["gettext"] = "compiles translations"
     below = [Entry("packages", list(reasons), "; ".join(dict.fromkeys(reasons.values())))] if reasons else []
     below.append(Entry("firewall", "ufw", "shuts all ports but 80, 443 and that of SSH", live=False))
     below.append(Entry("updates", True, "lets the host install security updates by itself", live=False))
@@ -432,6 +435,19 @@ def _shared(findings: Findings, checkout: Checkout) -> Iterator[Entry]:
         yield Entry("shared", kept, "outlives releases: " + ", ".join(reasons[each] for each in kept))
     else:
         yield Entry("shared", ["media/"], "what would have to outlive releases, such as uploads", live=False)
+
+
+def _hooks(findings: Findings) -> Iterator[Entry]:
+    """What is made of files of the commit before a release is complete."""
+    below = []
+    if findings.translations:
+        command = "python manage.py compilemessages -v 0"
+        below.append(Entry("before_collectstatic", [command], f"git has no {findings.translations.path[:-3]}.mo"))
+    if findings.compressed:
+        command = "python manage.py compress"
+        below.append(Entry("after_collectstatic", [command], f"COMPRESS_OFFLINE, {findings.compressed}"))
+    if below:
+        yield Entry("hooks", below=tuple(below))
 
 
 def _processes(findings: Findings) -> Iterator[Entry]:

@@ -46,6 +46,7 @@ VARIABLE = "FABRIC_FABDJANGO_"
 """What the name of every variable for a setting begins with."""
 _PACKAGE = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
 _SERVED = r"|/([A-Za-z0-9_~-][A-Za-z0-9._~-]*/)+"
+_FOLDER = r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/?"
 """An address of nginx's own: whole folders, none of which begins with a dot."""
 _PACKAGE_FORM = "names made of letters, digits, -, _ and ."
 PARTS = (
@@ -309,6 +310,12 @@ class Nginx:
         "Where uploaded files are served; empty serves none.", "/media/", pattern=_SERVED, form="a path such as /media/"
     )
     media: str = setting("Folder of uploaded files: a path below shared, or an absolute one.", "media")
+    media_private: tuple[str, ...] = setting(
+        "Folders in it that no visitor gets from nginx, such as invoices.",
+        (),
+        pattern=_FOLDER,
+        form="a path such as invoices",
+    )
     maintenance_page: str = setting(
         "Template on the operator's side of the maintenance page; empty is a plain one.", ""
     )

@@ -190,5 +190,5 @@ def found_by(runner: Runner, result: PhaseResult) -> Facts:
     runner.report.redactor.add(*(word for word in words if "@" in word))
     told = result.step("tell-secrets")
     values = environment.read_told(told.data) if told else {}
-    runner.report.redactor.add(*(value.reveal() for value in values.values()))
+    runner.report.redactor.add(*environment.to_hide(runner.site.settings, values))
     return facts

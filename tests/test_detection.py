@@ -592,6 +592,16 @@ def test_riddles(text: str) -> None:
 # --- workers and servers -----------------------------------------------------------------
 
 
+def test_what_is_made_of_the_files() -> None:
+    """Translations that git has only as text, and what django-compressor leaves to a command."""
+    german, serbian = "a/locale/de/LC_MESSAGES/django", "a/locale/sr_Latn/LC_MESSAGES/django"
+    files = {f"{german}.po": "", f"{german}.mo": "", f"{serbian}.po": "", "docs/other.po": ""}
+    it = with_settings("import sys\nCOMPRESS_OFFLINE = 'runserver' not in sys.argv\n", files)
+    assert (it.translations, it.compressed) == (Place(f"{serbian}.po"), Place("a/settings.py", 2))
+    it = with_settings("COMPRESS_OFFLINE = False", {**files, f"{serbian}.mo": ""})
+    assert (it.translations, it.compressed) == (None, None)
+
+
 def test_other_queues() -> None:
     """By the app that they install."""
     assert with_settings("INSTALLED_APPS = ['django_rq']").workers == (

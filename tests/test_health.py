@@ -106,6 +106,8 @@ def test_every_worker_is_heard(tmp_path: Path) -> None:
     """Not three times the same one: each of them imported the application for itself."""
     with serving(tmp_path, [{}], workers=3) as bind:
         assert asked(bind, workers=3) == (0, f"{RELEASE} serves on {bind}, 3 of 3 workers")
+        # The public address is asked for one of them, and no count is told.
+        assert asked(bind, workers=1) == (0, f"{RELEASE} serves on {bind}")
 
 
 def test_a_good_answer_is_not_enough(tmp_path: Path) -> None:

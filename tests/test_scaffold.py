@@ -299,6 +299,18 @@ def test_a_driver_that_is_not_listed(tmp_path: Path) -> None:
     assert values(made)["venv"] == {"extras": ["pg"]}
 
 
+def test_what_is_made_of_the_files(tmp_path: Path) -> None:
+    """By commands of the project before a release is complete, and with what they need."""
+    text = SAMPLES["heroku"]["ledger/settings.py"]
+    more = {"ledger/locale/de/LC_MESSAGES/django___po": "", "ledger/settings.py": f"{text}\nCOMPRESS_OFFLINE = True\n"}
+    found = values(with_files(tmp_path, **more))
+    assert found["hooks"] == {
+        "before_collectstatic": ["python manage.py compilemessages -v 0"],
+        "after_collectstatic": ["python manage.py compress"],
+    }
+    assert "gettext" in found["server"]["packages"]
+
+
 def test_a_database_whose_password_is_written_down(tmp_path: Path) -> None:
     """None is made, as the settings could not learn of it; the line is named."""
     settings = """\

@@ -29,16 +29,19 @@ __all__ = [
     "create",
     "describe",
     "find_lacking",
+    "has_password",
     "look",
     "measure",
     "need_engine",
     "packages",
     "piece",
+    "plain_variables",
     "read_backup",
     "read_backups",
     "read_lacking",
     "read_measure",
     "restore",
+    "secret_parts",
     "secrets_of",
 ]
 
@@ -200,14 +203,27 @@ def _values_elsewhere(settings: Settings) -> dict[str, str]:
 
 
 def secrets_of(settings: Settings) -> tuple[str, ...]:
-    """What of the settings must never be seen: the url, and the password in it, as written and as meant."""
-    if not settings.database.url:
-        return ()
+    """What of the settings must never be seen."""
+    return secret_parts(settings.database.url)
+
+
+def secret_parts(value: str) -> tuple[str, ...]:
+    """A value that must never be seen; of a url also the password in it, as written and as meant."""
     try:
-        password = urlsplit(settings.database.url).password or ""
+        password = urlsplit(value).password or ""
     except ValueError:
         password = ""
-    return tuple(each for each in dict.fromkeys((settings.database.url, password, unquote(password))) if each)
+    return tuple(each for each in dict.fromkeys((value, password, unquote(password))) if each)
+
+
+def plain_variables(settings: Settings) -> frozenset[str]:
+    """Those of the database's variables whose values anybody may see: its name, its role, its address."""
+    return frozenset(name for name, kind in settings.database.variables.items() if kind not in _HIDDEN)
+
+
+def has_password(settings: Settings) -> bool:
+    """Whether fabdjango makes a database that has one, or makes one known to hosts."""
+    return settings.database.engine not in ("none", "sqlite")
 
 
 def need_engine(settings: Settings) -> None:

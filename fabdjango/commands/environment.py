@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from fabdjango import onhost
+from fabdjango.commands import database
 from fabdjango.escape import Secret, env_assignments, env_name, otherwise, quote_path, raw, sh, split_words
 from fabdjango.exceptions import ConfigError
 from fabdjango.facts import Facts
@@ -34,6 +35,7 @@ __all__ = [
     "refuse_managed",
     "source_lines",
     "tell",
+    "to_hide",
     "try_change",
 ]
 
@@ -68,7 +70,7 @@ def missing(settings: Settings, facts: Facts) -> tuple[str, ...]:
 
 def hide_made(settings: Settings, layout: Layout) -> tuple[Step, ...]:
     """The step that learns what was made on the host, so that no output shows it; none if nothing is made there."""
-    return (tell(layout),) if _lengths(settings) else ()
+    return (tell(layout),) if _lengths(settings) or database.has_password(settings) else ()
 
 
 def _lengths(settings: Settings) -> dict[str, int]:
@@ -110,6 +112,18 @@ def tell(layout: Layout, names: Iterable[str] | None = None) -> Step:
 def read_told(data: bytes) -> dict[str, Secret]:
     """The values by name; none if nothing arrived."""
     return {name: Secret(value) for name, value in json.loads(data or b"{}").items()}
+
+
+def to_hide(settings: Settings, told: Mapping[str, Secret]) -> Iterator[str]:
+    """
+    What of read_told must never be seen: all but the database's name, role and address, which are words that every line may hold.
+
+    Of the database's url the password by itself too.
+    """
+    plain = database.plain_variables(settings)
+    for name, value in told.items():
+        if name not in plain:
+            yield from database.secret_parts(value.reveal())
 
 
 # --- variables that are kept on the host ------------------------------------------

@@ -294,6 +294,7 @@ def _values(settings: Settings, layout: Layout, *, ipv6: bool) -> Mapping[str, o
         "media_url": nginx.media_url,
         "media_pattern": _pattern(nginx.media_url),
         "media": nginx_value(_media(settings, layout), "nginx.media"),
+        "media_private": [nginx_value(f"{nginx.media_url}{folder.rstrip('/')}/") for folder in nginx.media_private],
         "root_folder": nginx_value(layout.root, "fabdjango.root"),
         "acme": nginx_value(certificates.webroot(settings)),
         "maintenance": nginx_value(layout.maintenance, "fabdjango.root"),

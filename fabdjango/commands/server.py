@@ -206,7 +206,7 @@ def _sudoers(it: Situation) -> Part:
     files = {str(put.path): {"text": put.content} for put in it.manager.files}
     facts = replace(it.facts, managed={**it.facts.managed, **files})
     manager = managers.find(it.settings, facts, it.layout, it.templates, it.host)
-    puts = sudoers.programs(manager, it.layout)
+    puts = sudoers.programs(manager, it.layout, it.settings.schedule)
     if not puts:
         return Part("sudoers", left_out=f"nothing is done as root: {manager.name} belongs to {it.owner}")
     rules = sudoers.rules(it.settings.project, it.owner, puts)

@@ -229,5 +229,6 @@ while True:
             break
         soaking = True
     time.sleep(0.2 if soaking else 0.02)
-workers = "" if len(heard) < 2 else ", %d of %d workers" % (len(heard), P["workers"])
+# The site's own address is asked for one answer, whoever gives it.
+workers = "" if len(heard) < 2 or P["workers"] < 2 else ", %d of %d workers" % (len(heard), P["workers"])
 print("%s serves on %s%s" % (P["release"], P["bind"], workers))

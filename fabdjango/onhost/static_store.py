@@ -20,6 +20,8 @@ MANIFEST = "staticfiles.json"
 LINKED = "static-linked.json"
 # A part that is all digits is a date or a version more often than a hash.
 HASHED = re.compile(r"\.(?![0-9]+\.)[0-9a-f]{8,32}(\.[A-Za-z0-9_]+){1,2}$")
+# Vite and Rollup write theirs in letters and digits, which a word seldom mixes.
+BUNDLED = re.compile(r"-(?=[a-z]*[A-Z0-9_-])(?![0-9]+\.)[A-Za-z0-9_-]{8}(\.[A-Za-z0-9_]+){1,2}$")
 
 
 def fail(what, cure):
@@ -73,14 +75,16 @@ def files_of(folder):
 
 def hashed_names(folder, files, release):
     """The files that a page of this very release can name by their hash; not those that came from the store."""
-    paths = read_json(os.path.join(folder, MANIFEST)).get("paths")
-    if isinstance(paths, dict):
-        named = {value for key, value in paths.items() if isinstance(value, str) and value != key}
-        # WhiteNoise puts compressed files beside them, which the manifest does not list.
-        named |= {name + more for name in named for more in (".gz", ".br", ".zst")}
-        return named & files.keys()
     linked = set(read_json(os.path.join(release, ".fabdjango", LINKED)).get("names", ()))
-    return {name for name in files if HASHED.search(name)} - linked
+    # What django-compressor and bundlers write is in no manifest of Django's, or there under another name.
+    looks = {name for name in files if HASHED.search(name) or BUNDLED.search(name)} - linked
+    paths = read_json(os.path.join(folder, MANIFEST)).get("paths")
+    if not isinstance(paths, dict):
+        return looks
+    named = {value for key, value in paths.items() if isinstance(value, str) and value != key}
+    # WhiteNoise puts compressed files beside them, which the manifest does not list.
+    named |= {name + more for name in named for more in (".gz", ".br", ".zst")}
+    return looks | (named & files.keys())
 
 
 def add_to_store(folder, names):

@@ -88,6 +88,21 @@ def test_what_was_made_is_known_to_be_hidden() -> None:
     (step,) = environment.hide_made(sample_settings(secrets=HOSTS), LAYOUT)
     assert (step.fetch, step.parameters["names"]) == (True, None)
     assert environment.hide_made(sample_settings(secrets={"MAIL": {"file": "it's"}}), LAYOUT) == ()
+    assert environment.hide_made(sample_settings(database={"engine": "sqlite"}), LAYOUT) == ()
+    (step,) = environment.hide_made(sample_settings(database={"engine": "postgresql"}), LAYOUT)
+    assert (step.fetch, step.parameters["names"]) == (True, None)
+
+
+def test_the_names_of_a_database_are_no_secret() -> None:
+    """They are words such as the project's name, which every line may hold; its password is one, also by itself."""
+    variables = {"DB": "name", "WHO": "user", "HOST": "host", "PORT": "port", "URL": "url", "PW": "password"}
+    settings = sample_settings(secrets=HOSTS, database={"engine": "postgresql", "variables": variables})
+    url = "postgres://blog:it%27s@127.0.0.1:5432/blog"
+    values = {"KEY": "c4n4ry", "DB": "blog", "WHO": "blog", "HOST": "127.0.0.1", "PORT": "5432", "URL": url, "PW": "it's", "OLD": "x y"}  # fmt: skip
+    told = {name: Secret(value) for name, value in values.items()}
+    assert list(environment.to_hide(settings, told)) == ["c4n4ry", url, "it%27s", "it's", "it's", "x y"]
+    # A variable of the database that the settings no longer make known is still what it was.
+    assert list(environment.to_hide(sample_settings(), {"DATABASE_URL": Secret(url)})) == [url, "it%27s", "it's"]
 
 
 # --- variables that are kept on the host ------------------------------------------

@@ -135,6 +135,19 @@ def test_what_can_be_left_out() -> None:
     assert "$http_upgrade" in file_of(gunicorn={"interface": "asgi"})
 
 
+def test_what_no_visitor_gets_of_the_uploads() -> None:
+    """Folders of invoices, for instance, which the application hands out itself; without uploads there is nothing to keep."""
+    private = {"media_url": "/files/", "media_private": ["invoices", "~tmp/cached.d/"]}
+    text = file_of(private)
+    assert [line for line in lines(text, "location") if "files" in line] == [
+        'location ^~ "/files/invoices/" {',
+        'location ^~ "/files/~tmp/cached.d/" {',
+        "location /files/ {",
+    ]
+    assert '    location ^~ "/files/invoices/" {\n        return 404;\n    }\n' in text
+    assert "invoices" not in file_of({**private, "media_url": ""})
+
+
 def test_two_sites_share_no_name() -> None:
     """Upstreams and variables belong to all of nginx."""
     names = [
@@ -149,7 +162,10 @@ def test_two_sites_share_no_name() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed here; tests/hosts asks it too")
-@pytest.mark.parametrize("values", [{}, {"static_url": "", "media_url": "", "gzip": False}, {**TLS, "hsts": 300}])
+@pytest.mark.parametrize(
+    "values",
+    [{"media_private": ["a~b"]}, {"static_url": "", "media_url": "", "gzip": False}, {**TLS, "hsts": 300}],
+)
 def test_nginx_takes_it(tmp_path: Path, values: dict[str, Any]) -> None:
     """The whole file, read by nginx itself."""
     certificate = tmp_path / "it's.pem"

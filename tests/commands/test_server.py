@@ -213,7 +213,7 @@ def test_what_is_there_is_told() -> None:
         "database": "- fabdjango.database.engine is none",
         "secrets": "- fabdjango.secrets has none that are made on the host",
         "programs": "systemd",
-        "sudoers": "deploy may run 18 programs as root",
+        "sudoers": "deploy may run 19 programs as root",
         "nginx": "nginx 1.22.1",
         "logs": "/etc/logrotate.d/fabdjango-blog",
         "tls": "- fabdjango.nginx.tls is none",

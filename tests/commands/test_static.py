@@ -96,15 +96,28 @@ def test_the_step() -> None:
 
 def test_only_hashed_files_are_kept_and_the_release_names_its_folder(site: Site) -> None:
     """Files that keep their name from release to release would be served stale; compressed ones go along."""
-    target = site.collect(
-        OLD, ["css/it's.0123456789ab.css", "css/it's.0123456789ab.css.gz", "plain.css", "a.11112222.js"]
-    )
+    target = site.collect(OLD, ["css/it's.0123456789ab.css", "css/it's.0123456789ab.css.gz", "plain.css", "a.1111.js"])
     private = target.parent / ".fabdjango"
     assert site.keep(OLD).startswith("5 static files, 2 with a hash in their name, 2 new in the store;")
     assert site.stored() == ["css/it's.0123456789ab.css", "css/it's.0123456789ab.css.gz"]
     assert (private / "static").resolve() == target
     assert private.stat().st_mode & 0o777 == 0o751
     assert not list((site.root / "shared").glob(".fabdjango*"))
+
+
+def test_what_bundlers_and_compressors_write_is_in_no_manifest(site: Site) -> None:
+    """Its name tells; a word is no hash, nor is a date."""
+    made = ["CACHE/css/output.875200f13250.css", "vite/main-DPg06nLa.js", "vite/vue-BuVkKHLs.js.map"]
+    site.collect(OLD, [*made, "js/bootstrap-datepick.js", "report-20240101.pdf", "a.0123456789aa.css"])
+    site.keep(OLD)
+    assert site.stored() == sorted([*made, "a.0123456789aa.css"])
+    site.collect(NEW, ["a.0123456789aa.css"])
+    site.keep(NEW, OLD)
+    for name in made:
+        site.age(name, 15)
+    site.collect(NEWEST, ["a.0123456789aa.css"])
+    site.keep(NEWEST, NEW)
+    assert site.stored() == ["a.0123456789aa.css"]
 
 
 def test_without_a_manifest_the_name_tells(site: Site) -> None:

@@ -29,6 +29,7 @@ SERVERS = {
     *(
         "test_setup.py",
         "test_bare.py",
+        "test_real_project.py",
         "test_privileges.py",
         "test_letsencrypt.py",
         "test_fleet.py",

@@ -259,9 +259,7 @@ def survey(site: Site, ref: str, *, fetch: bool = True, lock: bool = True) -> Ph
         ]
     steps += environment.hide_made(settings, layout)
     steps.append(_look(site, ref))
-    return Phase(
-        "survey", tuple(steps), lock=site.lock if lock else None, hold=lock, followed=lock, reads_only=not lock
-    )
+    return Phase("survey", tuple(steps), lock=site.lock if lock else None, hold=lock, reads_only=not lock)
 
 
 def _look(site: Site, ref: str) -> Step:

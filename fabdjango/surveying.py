@@ -44,9 +44,10 @@ def glance(runner: Runner) -> Facts:
     return found_by(runner, runner.quietly(recipes.survey(runner.site, "", fetch=False, lock=False)))
 
 
-def _look(runner: Runner, ref: str, commit: Commit | None, *, fetch: bool, lock: bool) -> Facts:
+def _look(runner: Runner, ref: str, commit: Commit | None, *, fetch: bool, lock: bool, followed: bool = False) -> Facts:
     name = commit.sha if commit else ref
-    facts = found_by(runner, runner.run(recipes.survey(runner.site, name, fetch=fetch, lock=fetch or lock)))
+    survey = replace(recipes.survey(runner.site, name, fetch=fetch, lock=fetch or lock), followed=followed)
+    facts = found_by(runner, runner.run(survey))
     if commit is None or facts.sha:
         return facts
     received = runner.run(receiving(runner.site, facts, commit))
@@ -83,14 +84,14 @@ def begun(runner: Runner, ref: str, *, fetch: bool = True) -> Facts:
     lock = not runner.dry
     commit = chosen(runner, ref) if fetch and ref else None
     try:
-        facts = _look(runner, ref, commit, fetch=fetch, lock=lock)
+        facts = _look(runner, ref, commit, fetch=fetch, lock=lock, followed=lock)
     except UnderwayError as error:
         runner.report.say(f"{error.message}: it is taken up", style="yellow")
         try:
             take_up(runner, error)
         except RevertedError as second:
             runner.report.say(f"{second.message}; {second.state}", style="yellow")
-        facts = _look(runner, ref, commit, fetch=fetch, lock=lock)
+        facts = _look(runner, ref, commit, fetch=fetch, lock=lock, followed=lock)
     return recovered(runner, facts, commit.sha if commit else ref) if lock else facts
 
 

@@ -6,7 +6,7 @@ import base64
 import json
 
 from fabdjango.escape import Secret, Shell, block, python_literal, quote_path, raw
-from fabdjango.plan import ROOT, Put, Step
+from fabdjango.plan import PYTHON, ROOT, Put, Step
 
 __all__ = ["PRELUDE", "render_body", "render_put"]
 
@@ -57,7 +57,8 @@ def _program(step: Step, run: str, *, shown: bool) -> Shell:
     if not step.program:
         return Shell("")
     # Root's Python takes no module from where it happens to start.
-    interpreter = raw(f"{step.interpreter}{' -I' if step.user == ROOT else ''}")
+    alone = step.user == ROOT and step.interpreter != PYTHON
+    interpreter = raw(f"{step.interpreter}{' -I' if alone else ''}")
     if shown:
         return raw(f"{interpreter} - # {step.program.strip().splitlines()[0].strip(chr(34))}")
     data = python_literal(json.dumps(dict(step.parameters), sort_keys=True, default=_revealed))

@@ -31,7 +31,7 @@ class Facts:
     One host, seen by the account that owns the site.
 
     ``disk`` is free bytes and free inodes (-1: not counted). ``releases`` maps
-    a release's id to its marker, or to None if it was never completed.
+    a release's id to its marker, or to None if it was never completed; ``schemas`` to a digest of the migrations that it has.
     ``slots`` maps the slots in use to their releases, ``live_slot`` is the one that has the traffic.
     ``activation`` is the record of one under way, with its ``state``, or empty.
     ``journal`` is its newest entries, oldest first.
@@ -67,6 +67,7 @@ class Facts:
     slots: Mapping[str, str] = field(default_factory=dict)
     activation: Mapping[str, Any] = field(default_factory=dict)
     releases: Mapping[str, Any] = field(default_factory=dict)
+    schemas: Mapping[str, str] = field(default_factory=dict)
     highest: int = 0
     pins: tuple[str, ...] = ()
     journal: tuple[Mapping[str, Any], ...] = ()

@@ -8,11 +8,10 @@ from fabdjango import recipes, rollout
 from fabdjango.commands import django
 from fabdjango.commands import release as releases
 from fabdjango.deploying import done, gather
-from fabdjango.escape import raw, sh
+from fabdjango.escape import sh
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.facts import DjangoFacts, Facts, read_django, read_reversal
 from fabdjango.fleet import Fleet, Member
-from fabdjango.layout import Layout
 from fabdjango.plan import Phase, Step
 from fabdjango.runner import Runner
 from fabdjango.switchover import Backwards
@@ -92,21 +91,20 @@ def _backwards(runner: Runner, facts: Facts, target: str) -> Backwards:
     settings, layout = runner.site.settings, runner.site.on(facts).layout
     if not facts.current or settings.django.migrate == "never":
         return Backwards()
-    steps = [_known(layout, target), _known(layout, facts.current, name="known-now")]
-    answers = runner.run(Phase("known", tuple(steps), reads_only=True))
-    known, now = (read_django(step.output).known if step.output.strip() else () for step in answers.steps)
-    if now and set(now) <= set(known):
+    if facts.schemas.get(target) and facts.schemas.get(target) == facts.schemas.get(facts.current):
         # Whatever the database has, the code that would reverse it knows nothing that the older release lacks.
-        return Backwards(known)
+        return Backwards()
+    read = Step(
+        "known",
+        "the migrations of the older release",
+        sh("cat", "--", layout.private(target) / "django.json"),
+        capture=True,
+    )
+    older = runner.run(Phase("known", (read,), reads_only=True)).step("known")
+    known = read_django(older.output if older else "").known
     step = django.plan_reversal(settings, layout.release(facts.current), known)
     found = runner.run(Phase("reversal", (step,), reads_only=True)).step(step.name)
     return Backwards(known, read_reversal(found.output if found else ""))
-
-
-def _known(layout: Layout, release: str, name: str = "known") -> Step:
-    """What Django said when a release was prepared; with it, all migrations that it has."""
-    body = raw(f"{sh('cat', '--', layout.private(release) / 'django.json')} 2>/dev/null || :")
-    return Step(name, f"the migrations of {release}", body, capture=True)
 
 
 def _refuse_reversal(runner: Runner, target: str, backwards: Backwards, *, allowed: bool) -> None:

@@ -120,7 +120,7 @@ def test_metadata(wheel: Path) -> None:
         "LICENSE",
     )
     assert found["Requires-Python"] == ">=3.10"
-    assert found.get_all("Provides-Extra") == ["demo", "dev"]
+    assert found.get_all("Provides-Extra") == ["demo", "bench", "dev"]
     plain = sorted(str(each) for each in found.get_all("Requires-Dist", ()) if "extra ==" not in str(each))
     assert plain == ["fabric<4,>=3.2", "invoke<4,>=2.2", "jinja2>=3.1", "rich", 'tomli>=2; python_version < "3.11"']
     assert str(found.get_payload()).startswith("# fabdjango\n")

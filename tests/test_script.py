@@ -200,7 +200,7 @@ def test_a_program_and_its_parameters(host: Host) -> None:
     program = "import sys\nprint(sys.argv, PARAMETERS['words'], open('/proc/self/cmdline').read().split('\\0')[1:])\n"
     parameters = {"words": [word for word in HOSTILE if word != "\udcff"]}
     said = host.do(Step("show", "show", program=program, parameters=parameters))
-    assert said[1] == ("output", "0", f"['-'] {parameters['words']} ['-', '']")
+    assert said[1] == ("output", "0", f"['-'] {parameters['words']} ['-I', '-S', '-', '']")
 
 
 def test_a_program_runs_after_the_shell_of_its_step(host: Host) -> None:
@@ -519,10 +519,10 @@ def test_what_runs_for_a_file() -> None:
 def test_what_a_reader_sees_of_a_step() -> None:
     """Shell as it is; of a program, what runs it and its first line."""
     it = Step("it", "it", sh("ls", "a b"), program='"""Ask the site. It\'s long."""\nx = 1\n', parameters={"a": "it's"})
-    assert render_body(it, shown=True) == "ls 'a b'\npython3 - # Ask the site. It's long."
+    assert render_body(it, shown=True) == "ls 'a b'\npython3 -I -S - # Ask the site. It's long."
     assert render_body(it, "R1") == (
         "ls 'a b'\n"
-        "python3 - <<'R1_PY'\n"
+        "python3 -I -S - <<'R1_PY'\n"
         "import json as _json\n"
         'PARAMETERS = _json.loads(\'{"a": "it\\\'s"}\')\n'
         '"""Ask the site. It\'s long."""\n'

@@ -147,3 +147,22 @@ def test_what_a_commit_needs(root: Path, tmp_path: Path, name: str, text: str, n
 def test_the_pythons_of_the_host(root: Path) -> None:
     """By names that anybody finds."""
     assert all(name.startswith("python3.") for name in surveyed(root).pythons)
+
+
+def test_migrations_of_releases(tmp_path: Path) -> None:
+    """Two that have the same have the same digest; one that does not say is left out."""
+    said = {
+        "1-000000000001": ["it's.0001"],
+        "2-000000000002": ["it's.0001"],
+        "3-000000000003": ["it's.0001", "it's.0002"],
+    }
+    said |= {"4-000000000004": []}
+    for name, known in said.items():
+        folder = tmp_path / "releases" / name / ".fabdjango"
+        folder.mkdir(parents=True)
+        (folder / "django.json").write_text(json.dumps({"known": known}))
+    (tmp_path / "releases" / "5-000000000005").mkdir()
+    (tmp_path / "releases" / "4-000000000004" / ".fabdjango" / "django.json").write_text("{")
+    found = surveyed(tmp_path).schemas
+    assert sorted(found) == ["1-000000000001", "2-000000000002", "3-000000000003"]
+    assert found["1-000000000001"] == found["2-000000000002"] != found["3-000000000003"]

@@ -366,7 +366,7 @@ def ask_health(
         title or f"{release} answers {asked['path']}" + (f" in slot {slot}" if slot else ""),
         raw(f"cd -- {quote_path(layout.root)}"),
         program=onhost.source("health"),
-        interpreter=raw(f'"$(cat -- {quote_path(layout.private(release) / "venv")})"/bin/python'),
+        interpreter=raw(f'"$(cat -- {quote_path(layout.private(release) / "venv")})"/bin/python -I -S'),
         parameters={
             **asked,
             "also": also,

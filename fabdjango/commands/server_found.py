@@ -113,7 +113,7 @@ def as_login(step: Step) -> Step:
     if step.user != ROOT:
         # The account that owns the site may not be there yet.
         return replace(step, user=LOGIN)
-    return replace(step, user=LOGIN, body=raw(_AS_ROOT), interpreter=raw("$as_root python3"))
+    return replace(step, user=LOGIN, body=raw(_AS_ROOT), interpreter=raw("$as_root python3 -I -S"))
 
 
 def look(settings: Settings, layout: Layout, owner: str) -> Step:

@@ -249,17 +249,13 @@ class Systemd:
         unit, other = self.slot(slot), self.slot(other_slot(slot))
         since = "systemctl show --property=ActiveEnterTimestampMonotonic --value --"
         body = block(
-            raw(f"was=$({sh('systemctl', 'is-active', '--', unit)}) || :"),
-            raw(f"older=$({since} {quote(unit)}); newer=$({since} {quote(other)})"),
+            # Two states and two times.
+            raw(f"set -- $(systemctl is-active -- {sh(unit, other)}) $({since} {sh(unit, other)})"),
             sh("systemctl", "stop", "--", unit),
             raw(f"{sh('systemctl', 'reset-failed', '--', unit)} 2>/dev/null || :"),
             # A slot that is stopped for its successor was the last user of an earlier address; one that failed was not.
-            _if(
-                raw(f'{sh("systemctl", "is-active", "--quiet", "--", other)} && [ "$newer" -gt "$older" ]'),
-                raw("gone="),
-                self._take_away("socket"),
-            ),
-            raw("case $was in inactive|failed|unknown) unchanged 'not running';; esac"),
+            _if(raw('[ "$2" = active ] && [ "$4" -gt "$3" ]'), raw("gone="), self._take_away("socket")),
+            raw("case $1 in inactive|failed|unknown) unchanged 'not running';; esac"),
         )
         return Step(name, f"stop {unit}", body, user=ROOT)
 
@@ -278,7 +274,18 @@ class Systemd:
         restart = self._restart(units, more) if units or more else raw("[ \"$gone\" ] || unchanged 'there are none'")
         cure = f"journalctl {' '.join(f'-u {unit}' for unit in units)}" if units else ""
         title = f"restart {', '.join(units) or 'no process'}"
-        return Step(name, title, block(raw(left.rstrip()), timers, restart), user=ROOT, cure=cure)
+        step = Step(name, title, block(raw(left.rstrip()), timers, restart), user=ROOT, cure=cure)
+        return step if units or self._timers or back is not None else replace(step, guard=self._none_are_left())
+
+    def _none_are_left(self) -> Shell:
+        """Where there is nothing to be restarted, and nothing that was, nobody has to become root."""
+        found = raw("found=1")
+        return block(
+            raw("found="),
+            self._each_old("service", self._unless_job(found)),
+            self._each_old("timer", found),
+            raw("[ \"$found\" ] || unchanged 'there are none'"),
+        )
 
     def _unless_job(self, deed: Shell) -> Shell:
         """A run of a job that has begun goes on to its end."""

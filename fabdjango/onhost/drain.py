@@ -65,9 +65,10 @@ while time.monotonic() - began < P["seconds"]:
         print("the queue of %s cannot be seen (%s)" % (P["path"], error))
         time.sleep(1)
         sys.exit(0)
-    # A proxy may just be connecting: the name was resolved before the switch. So it has to be empty for a while.
+    # A proxy may just be connecting, though it resolves the name and enters the queue in one call of the kernel: so it
+    # has to be empty more than once.
     quiet = 0 if left else quiet + 1
-    if quiet >= 5:
+    if quiet >= 3:
         sys.exit(0)
-    time.sleep(0.02)
+    time.sleep(0.01)
 print("%d connections still waited for %s after %d s" % (left, P["path"], P["seconds"]))

@@ -217,7 +217,7 @@ while True:
             print(why)
             sys.exit(1)
         # Nobody listens yet: that costs nothing to ask.
-        time.sleep(1 if now - began >= 5 else 0.2 if strikes else 0.03)
+        time.sleep(1 if now - began >= 5 else 0.2 if strikes else 0.02)
         continue
     strikes = 0
     since_good = since_good if good else now
@@ -228,7 +228,7 @@ while True:
         if now - since_good >= SOAK:
             break
         soaking = True
-    time.sleep(0.2 if soaking else 0.02)
+    time.sleep(0.2 if soaking else 0.01)
 # The site's own address is asked for one answer, whoever gives it.
 workers = "" if len(heard) < 2 or P["workers"] < 2 else ", %d of %d workers" % (len(heard), P["workers"])
 print("%s serves on %s%s" % (P["release"], P["bind"], workers))

@@ -87,6 +87,21 @@ def releases():
     return found
 
 
+def schemas():
+    """For every release the digest of the migrations that it has, as Django said it; none where it said nothing."""
+    found = {}
+    for name in releases():
+        try:
+            known = json.loads(read(os.path.join(ROOT, "releases", name, ".fabdjango", "django.json")) or "{}").get(
+                "known"
+            )
+        except ValueError:
+            continue
+        if known:
+            found[name] = hashlib.sha256("\n".join(known).encode()).hexdigest()[:16]
+    return found
+
+
 def highest_counter():
     """The highest number that a release here ever had, by its folders and by the journal."""
     names = list(releases()) + re.findall(
@@ -202,6 +217,7 @@ facts = {
     "slots": {slot: link("slots", slot) for slot in ("a", "b") if link("slots", slot)},
     "activation": activation(),
     "releases": releases(),
+    "schemas": schemas(),
     "highest": highest_counter(),
     "journal": journal(),
     "pins": sorted(os.path.basename(path) for path in glob.glob(os.path.join(glob.escape(ROOT), "pins", "*"))),

@@ -280,7 +280,7 @@ def test_one_that_is_made() -> None:
     steps = certificates.steps(settings(SIGNED), found(problem="it's gone"))
     assert shown(*steps) == shell("""
         # tls-certificate (as root): make /etc/ssl/fabdjango/blog/certificate.pem: it's gone
-        python3 -I - # Make a certificate that is signed by its own key; a key that is there and nobody else can read is kept.
+        python3 -I -S - # Make a certificate that is signed by its own key; a key that is there and nobody else can read is kept.
     """)
     assert steps[0].parameters == {
         "certificate": "/etc/ssl/fabdjango/blog/certificate.pem",

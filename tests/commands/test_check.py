@@ -62,14 +62,14 @@ def test_the_questions() -> None:
         check.start_django(settings, LAYOUT, RELEASE),
     ) == shell("""
         # check-host (as (login)): look at the host
-        python3 - # Look at what a deploy needs of the host and at what has changed on it; print it as one line of JSON. Writes nothing.
+        python3 -I -S - # Look at what a deploy needs of the host and at what has changed on it; print it as one line of JSON. Writes nothing.
         # repository: look at git@example.com:it's/blog.git
         GIT_TERMINAL_PROMPT=0 GIT_ASKPASS=/bin/false SSH_ASKPASS=/bin/false GIT_SSH_COMMAND='ssh -o BatchMode=yes -o ConnectTimeout=20' timeout -k 10 300 git ls-remote --heads --tags -- 'git@example.com:it'"'"'s/blog.git' 2>&1 && status=0 || status=$?
         printf "status %s\\n" "$status"
         # check-site: look at the site
-        python3 - # Look at what a deploy needs of the host and at what has changed on it; print it as one line of JSON. Writes nothing.
+        python3 -I -S - # Look at what a deploy needs of the host and at what has changed on it; print it as one line of JSON. Writes nothing.
         # check-root (as root): look at what is root's
-        python3 -I - # Look at what a deploy needs of the host and at what has changed on it; print it as one line of JSON. Writes nothing.
+        python3 -I -S - # Look at what a deploy needs of the host and at what has changed on it; print it as one line of JSON. Writes nothing.
         # check-django: start Django as the site does
         timeout -k 10 300 /bin/sh '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/run' python -B - # Start Django as the site does: its checks for deployment, and whether its databases can be written. Writes nothing.
     """)

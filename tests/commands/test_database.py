@@ -148,7 +148,7 @@ def test_create_on_the_host() -> None:
     assert shown(step) == shell("""
         # database (as root): database my-blog on the host's PostgreSQL
         export FABDJANGO_RUN
-        python3 -I - # Make the site's database and its role, with a password that only this host knows; twice is once.
+        python3 -I -S - # Make the site's database and its role, with a password that only this host knows; twice is once.
     """)
     assert step.user == ROOT
     assert step.parameters == {

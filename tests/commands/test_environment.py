@@ -63,7 +63,7 @@ def test_generate() -> None:
     assert shown(step) == shell("""
         # secrets: make what is secret on the host itself: B, KEY
         export FABDJANGO_RUN
-        python3 - # Make those values that this host does not have yet, and keep them; none is ever printed, and none is made twice.
+        python3 -I -S - # Make those values that this host does not have yet, and keep them; none is ever printed, and none is made twice.
     """)
     assert step.parameters == {
         "path": "/srv/it's here/shared/generated.env",
@@ -117,7 +117,7 @@ def test_variables_are_changed_by_a_program() -> None:
         environment.publish(LAYOUT, RELEASE),
         environment.change_shared(LAYOUT, change, keep=True),
     )
-    program = "python3 - # Change one variable of a file that sh sources, into another file or only on trial; no value is ever printed."
+    program = "python3 -I -S - # Change one variable of a file that sh sources, into another file or only on trial; no value is ever printed."
     assert shown(*steps).replace(program, "(it)") == shell("""
         # env-look: look at /srv/it's here/shared/.env
         (it)

@@ -272,7 +272,7 @@ def test_ask_health() -> None:
     assert shown(step) == shell("""
         # health: 7-0123456789ab answers /it's
         cd -- '/srv/it'"'"'s here'
-        "$(cat -- '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/venv')"/bin/python - # Ask the site until every worker of the wanted release has answered well, several times in a row, or the time is over.
+        "$(cat -- '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/venv')"/bin/python -I -S - # Ask the site until every worker of the wanted release has answered well, several times in a row, or the time is over.
     """)
 
 
@@ -375,7 +375,7 @@ def test_prune() -> None:
     }
     assert shown(step) == shell("""
         # prune: keep 3 releases
-        python3 - # Remove releases beyond the newest that have served, and virtualenvs that none of the kept releases uses.
+        python3 -I -S - # Remove releases beyond the newest that have served, and virtualenvs that none of the kept releases uses.
     """)
 
 

@@ -695,7 +695,7 @@ def test_the_look() -> None:
         elif sudo -n true 2>/dev/null; then as_root="sudo -n -H env FABDJANGO_PORT=$port"
         else echo '{"privilege": "password"}'; exit 0
         fi
-        $as_root python3 - # Look at the server; print what was found as one line of JSON. Writes nothing.
+        $as_root python3 -I -S - # Look at the server; print what was found as one line of JSON. Writes nothing.
         """
     )
     # What needs no root, needs no owner either, who may not be there yet.

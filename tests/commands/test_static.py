@@ -83,7 +83,7 @@ def test_the_step() -> None:
     assert (step.name, step.user, render_body(step, shown=True)) == (
         "static",
         OWNER,
-        "python3 - # Keep static files of earlier releases reachable, and name the folder of this release's.",
+        "python3 -I -S - # Keep static files of earlier releases reachable, and name the folder of this release's.",
     )
     assert step.parameters == {
         "store": "/srv/it's here/shared/static",

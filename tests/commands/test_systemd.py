@@ -176,11 +176,10 @@ def test_stop_slot() -> None:
     """Sockets of an earlier address go with their last user, and only if they are this site's."""
     assert shown(found().stop_slot("a")) == shell("""
         # stop-old (as root): stop blog-web@a.service
-        was=$(systemctl is-active -- blog-web@a.service) || :
-        older=$(systemctl show --property=ActiveEnterTimestampMonotonic --value -- blog-web@a.service); newer=$(systemctl show --property=ActiveEnterTimestampMonotonic --value -- blog-web@b.service)
+        set -- $(systemctl is-active -- blog-web@a.service blog-web@b.service) $(systemctl show --property=ActiveEnterTimestampMonotonic --value -- blog-web@a.service blog-web@b.service)
         systemctl stop -- blog-web@a.service
         systemctl reset-failed -- blog-web@a.service 2>/dev/null || :
-        if systemctl is-active --quiet -- blog-web@b.service && [ "$newer" -gt "$older" ]; then
+        if [ "$2" = active ] && [ "$4" -gt "$3" ]; then
           gone=
           for f in /etc/systemd/system/blog-*.socket /etc/systemd/system/blog-web-idle.service; do
             [ "$(head -n 1 -- "$f" 2>/dev/null)" = '# Managed by fabdjango for blog; local edits are overwritten.' ] || continue
@@ -191,7 +190,7 @@ def test_stop_slot() -> None:
           done
           [ -z "$gone" ] || systemctl daemon-reload
         fi
-        case $was in inactive|failed|unknown) unchanged 'not running';; esac
+        case $1 in inactive|failed|unknown) unchanged 'not running';; esac
     """)
 
 

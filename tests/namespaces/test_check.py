@@ -34,7 +34,7 @@ HOST: dict[str, Any] = {
 }
 SITE_LOOK: dict[str, Any] = {"disk": [9_000_000_000, 20_000_000_000, 9, 0], "places": {}, "ports": [], "lock": ""}
 LISTED = f"{SHA}\trefs/heads/it's main\nstatus 0\n"
-LOOKING = "python3 - # Look at what a deploy needs of the host and at what has changed on it; print it as one line of JSON. Writes nothing."
+LOOKING = "python3 -I -S - # Look at what a deploy needs of the host and at what has changed on it; print it as one line of JSON. Writes nothing."
 
 
 class Host(RecordingTransport):
@@ -101,7 +101,7 @@ def test_before_the_first_deploy() -> None:
         if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then echo all; else
             sudo -n -l 2>/dev/null | grep -o '/opt/fabdjango/root/[^ ,]*' || :; fi
         -- survey: look at the host and the commit
-        python3 - # Look at the host and the commit; print what was found as one line of JSON. Writes nothing.
+        python3 -I -S - # Look at the host and the commit; print what was found as one line of JSON. Writes nothing.
         -- repository: look at ssh://git@example.com/it's here.git
         GIT_TERMINAL_PROMPT=0 GIT_ASKPASS=/bin/false SSH_ASKPASS=/bin/false GIT_SSH_COMMAND='ssh -o BatchMode=yes -o ConnectTimeout=20'
             timeout -k 10 300 git ls-remote --heads --tags -- 'ssh://git@example.com/it'"'"'s here.git' 2>&1 && status=0 || status=$?
@@ -110,7 +110,7 @@ def test_before_the_first_deploy() -> None:
         -- check-site: look at the site
         {LOOKING}
         -- check-root as root: look at what is root's
-        {LOOKING.replace("python3 -", "python3 -I -")}
+        {LOOKING}
         """
     )
     assert text == joined(

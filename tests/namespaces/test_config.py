@@ -76,7 +76,7 @@ def test_names_of_secrets_and_lines_of_files() -> None:
     assert "(locked)" not in target.transport.transcript
     assert target.transport.transcript.endswith(
         "== compare\n-- compare: compare the settings with those that serve\n"
-        "python3 - # Compare what a release was made with and what the next one would be; "
+        "python3 -I -S - # Compare what a release was made with and what the next one would be; "
         "print names as one line of JSON, and nothing of any value.\n"
     )
 

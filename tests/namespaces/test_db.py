@@ -36,7 +36,7 @@ DATA = b"PGDMP"
 LOOKING = """\
 == backups
 -- backups: look at the backups
-python3 - # List the site's backups, and whether each can be read; the last line is JSON. Writes nothing.
+python3 -I -S - # List the site's backups, and whether each can be read; the last line is JSON. Writes nothing.
 """
 NEED = "[ -e '/srv/the blog/current/.fabdjango/run' ] || refuse 'there is no such release yet: run deploy, or git.checkout and venv.install'\nexport FABDJANGO_RUN FABDJANGO_HOME=\"$HOME\"\n"
 BACKUP = (
@@ -88,7 +88,7 @@ def test_create() -> None:
         == database (locked)
         -- database as root: database blog on the host's PostgreSQL
         export FABDJANGO_RUN
-        python3 -I - # Make the site's database and its role, with a password that only this host knows; twice is once.
+        python3 -I -S - # Make the site's database and its role, with a password that only this host knows; twice is once.
         """
     )
     host = transport()

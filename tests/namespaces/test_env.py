@@ -23,9 +23,9 @@ CHANGES = json.dumps({"changed": True, "digest": "d" * 64})
 UNCHANGED = {"env-look": json.dumps({"changed": False, "digest": "d" * 64})}
 LOOK = """\
 -- env-look: look at /srv/the blog/shared/.env
-python3 - # Change one variable of a file that sh sources, into another file or only on trial; no value is ever printed.
+python3 -I -S - # Change one variable of a file that sh sources, into another file or only on trial; no value is ever printed.
 """
-EDIT = "python3 - # Change one variable of a file that sh sources, into another file or only on trial; no value is ever printed.\n"
+EDIT = "python3 -I -S - # Change one variable of a file that sh sources, into another file or only on trial; no value is ever printed.\n"
 
 
 @pytest.fixture(autouse=True)
@@ -306,7 +306,7 @@ def test_list_only_reads() -> None:
     call(env.list, target)
     assert transcript(target) == (
         "== env-list\n-- env-list: names of variables\n"
-        "python3 - # Print the names of the variables in files that sh sources, as one line of JSON; no value is looked at.\n"
+        "python3 -I -S - # Print the names of the variables in files that sh sources, as one line of JSON; no value is looked at.\n"
     )
     assert said(target) == "[web1.example.com] env-list   ok         names of variables  0.0s\n" + joined(
         """\

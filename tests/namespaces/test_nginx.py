@@ -37,9 +37,9 @@ INSTALLED = {**LOOK, "text": TEXT, "link": "ours"}
 LOOKING = """\
 == nginx
 -- nginx-look as root: look at nginx
-python3 -I - # Look at nginx and the site's file for it; print what was found as one line of JSON. Writes nothing.
+python3 -I -S - # Look at nginx and the site's file for it; print what was found as one line of JSON. Writes nothing.
 -- nginx-ask: ask the running nginx
-python3 - # Ask nginx over loopback until its answer is the wanted one, or the time is over.
+python3 -I -S - # Ask nginx over loopback until its answer is the wanted one, or the time is over.
 """
 TO_THE_PROOF = """\
 -- nginx-check as root: nginx -t
@@ -53,7 +53,7 @@ else
   nginx 8>&- 9>&-
 fi
 -- nginx-proof as root: {title}
-python3 -I - # Ask nginx over loopback until its answer is the wanted one, or the time is over.
+python3 -I -S - # Ask nginx over loopback until its answer is the wanted one, or the time is over.
 """
 
 

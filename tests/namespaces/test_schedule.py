@@ -22,7 +22,7 @@ def test_list() -> None:
         """\
         == jobs
         -- jobs: jobs and their runs
-        python3 - # List the jobs of the schedule: when each runs next, when it ran last, and how that ended. Writes nothing.
+        python3 -I -S - # List the jobs of the schedule: when each runs next, when it ran last, and how that ended. Writes nothing.
         """
     )
     assert transcript(schedule.list, SITE) == ""

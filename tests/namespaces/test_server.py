@@ -123,7 +123,7 @@ elif ! command -v sudo >/dev/null; then echo '{"privilege": "none"}'; exit 0
 elif sudo -n true 2>/dev/null; then as_root="sudo -n -H env FABDJANGO_PORT=$port"
 else echo '{"privilege": "password"}'; exit 0
 fi
-$as_root python3 - # Look at the server; print what was found as one line of JSON. Writes nothing.
+$as_root python3 -I -S - # Look at the server; print what was found as one line of JSON. Writes nothing.
 -- nginx-look as (login): look at nginx
 port=${SSH_CONNECTION##* }; case $port in ''|*[!0-9]*) port=0;; esac
 command -v python3 >/dev/null || refuse 'python3 is not installed on the host'
@@ -132,9 +132,9 @@ elif ! command -v sudo >/dev/null; then echo '{"privilege": "none"}'; exit 0
 elif sudo -n true 2>/dev/null; then as_root="sudo -n -H env FABDJANGO_PORT=$port"
 else echo '{"privilege": "password"}'; exit 0
 fi
-$as_root python3 - # Look at nginx and the site's file for it; print what was found as one line of JSON. Writes nothing.
+$as_root python3 -I -S - # Look at nginx and the site's file for it; print what was found as one line of JSON. Writes nothing.
 -- nginx-ask as (login): ask the running nginx
-python3 - # Ask nginx over loopback until its answer is the wanted one, or the time is over.
+python3 -I -S - # Ask nginx over loopback until its answer is the wanted one, or the time is over.
 """
 SERVER = joined(
     """\

@@ -17,7 +17,7 @@ def test_configure_checks_the_units_before_they_are_installed() -> None:
     assert lines[:3] == [
         "== manager-check (locked)",
         "-- manager-check: systemd reads the units",
-        "python3 - # Let systemd read unit files in a folder of their own; what it says of them is the output.",
+        "python3 -I -S - # Let systemd read unit files in a folder of their own; what it says of them is the output.",
     ]
     assert "systemctl daemon-reload" in lines
     assert not [line for line in lines if line.startswith(("systemctl start", "systemctl restart"))]

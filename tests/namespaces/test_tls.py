@@ -95,11 +95,11 @@ def test_one_that_is_made_comes_first(task: Any) -> None:
     assert transport.transcript.startswith(
         "== nginx\n"
         "-- nginx-look as root: look at nginx\n"
-        "python3 -I - # Look at nginx and the site's file for it; print what was found as one line of JSON. Writes nothing.\n"
+        "python3 -I -S - # Look at nginx and the site's file for it; print what was found as one line of JSON. Writes nothing.\n"
         "-- nginx-ask: ask the running nginx\n"
-        "python3 - # Ask nginx over loopback until its answer is the wanted one, or the time is over.\n"
+        "python3 -I -S - # Ask nginx over loopback until its answer is the wanted one, or the time is over.\n"
         "-- tls-look as root: look at the certificate\n"
-        "python3 -I - # Look at the site's certificate and at the one that nginx presents; print both as one line of JSON. Writes nothing.\n"
+        "python3 -I -S - # Look at the site's certificate and at the one that nginx presents; print both as one line of JSON. Writes nothing.\n"
         "== nginx-write (locked)\n"
     )
     assert steps(transport) == [MADE + "there is no certificate", *TO_THE_PROOF]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from dataclasses import replace
 
@@ -77,6 +78,8 @@ def gather(fleet: Fleet, ref: str, *, fetch: bool = True, skip_unreachable: bool
     there, though somebody pushes meanwhile. A host that cannot be reached is refused, or left out if that is wanted.
     """
     chosen = ref
+    # While the hosts are asked, this side gets ready to say what they shall have.
+    threading.Thread(target=fleet.members[0].runner.site.templates.get_ready, daemon=True).start()
 
     def begin(member: Member) -> None:
         member.facts = begun(member.runner, chosen, fetch=fetch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
     import jinja2
 
 __all__ = ["Rendered", "Templates", "read_env", "template_root"]
+
+_FREQUENT = (
+    "release/run.j2",
+    "release/start.j2",
+    "release/slot.j2",
+    "gunicorn/gunicorn.conf.py.j2",
+    "systemd/slot.service.j2",
+    "supervisor/program.conf.j2",
+)
 
 
 def template_root() -> Path:
@@ -50,6 +60,12 @@ class Templates:
         from fabdjango import jinja
 
         return jinja.filled(name, lambda: self._jinja.get_template(name), values, self._own)
+
+    def get_ready(self) -> None:
+        """Read what nearly every deploy fills in; what is wrong with one of them is said when it is filled."""
+        for name in _FREQUENT:
+            with contextlib.suppress(Exception):
+                self._jinja.get_template(name)
 
     def render_project_file(self, path: str, key: str, **values: object) -> Rendered:
         """

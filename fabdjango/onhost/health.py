@@ -221,7 +221,7 @@ while True:
         continue
     strikes = 0
     since_good = since_good if good else now
-    good += 1
+    good += len(answers)
     heard |= {answer[2] for answer in answers if answer[2]}
     # The kernel chooses who takes a connection, and may never choose one that is idle: 5 s are enough of a chance.
     if good >= P["consecutive"] and (len(heard) >= P["workers"] or not heard or now - since_good > 5):

@@ -35,4 +35,5 @@ if ! curl --silent --show-error --fail --max-time 60 --output front -H "Host: $d
     exit 1
 fi
 if [ -n "$before" ]; then ln -s "$before" previous.new; mv -T previous.new previous; fi
-ls -1d releases/* | head -n -5 | xargs -r rm -rf
+# The one before may be old, where a rollback came in between.
+ls -1d releases/* | grep -vxF -e "$release" -e "${before:-$release}" | head -n -3 | xargs -r rm -rf

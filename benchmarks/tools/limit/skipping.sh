@@ -78,7 +78,8 @@ if ! answers; then
 fi
 if [ -n "$before" ]; then ln -s "$before" previous.new; mv -T previous.new previous; fi
 
-ls -1d releases/* | head -n -5 | xargs -r rm -rf
+# The one before may be old, where a rollback came in between.
+ls -1d releases/* | grep -vxF -e "$release" -e "${before:-$release}" | head -n -3 | xargs -r rm -rf
 used=$(readlink releases/*/venv releases/*/static_root)
 for folder in venvs/* static/*; do
     case "$used" in *"$(basename "$folder" .complete)"*) ;; *) rm -rf "$folder" ;; esac

@@ -46,8 +46,8 @@ VARIABLE = "FABRIC_FABDJANGO_"
 """What the name of every variable for a setting begins with."""
 _PACKAGE = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
 _SERVED = r"|/([A-Za-z0-9_~-][A-Za-z0-9._~-]*/)+"
-_FOLDER = r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/?"
 """An address of nginx's own: whole folders, none of which begins with a dot."""
+_FOLDER = r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/?"
 _PACKAGE_FORM = "names made of letters, digits, -, _ and ."
 PARTS = (
     *("packages", "account", "folders", "uv", "database", "secrets"),

@@ -101,8 +101,9 @@ if P["collectstatic"] != "never":
         from django.contrib.staticfiles.storage import staticfiles_storage
 
         release = os.path.realpath(os.path.dirname(os.path.dirname(P["answer"])))
+        inside = bool(static_root) and (os.path.realpath(static_root) + "/").startswith(release + "/")
         if hasattr(staticfiles_storage, "manifest_name") and static_root:
-            if not (os.path.realpath(static_root) + "/").startswith(release + "/"):
+            if not inside:
                 fail(
                     "STATIC_ROOT is %s, outside of the release, and its storage has a manifest: a worker of the release "
                     "that serves would read the manifest of the new one" % static_root,
@@ -125,7 +126,7 @@ if P["collectstatic"] != "never":
                 fail_with_traceback("collectstatic failed")
             said = (out.getvalue().strip().splitlines() or [""])[-1]
             note = said.replace("'%s'" % static_root, "STATIC_ROOT")
-        if sources and (os.path.realpath(static_root) + "/").startswith(release + "/"):
+        if sources and inside:
             write_sources(release, sources, static_root)
         answer["static_root"] = str(static_root or "")
         answer["notes"].append(note)

@@ -1,6 +1,7 @@
 """Read files that need not be there."""
 
 import hashlib
+import json
 
 
 def read(path):
@@ -19,3 +20,13 @@ def digest(path):
             return hashlib.sha256(file.read()).hexdigest()
     except OSError:
         return ""
+
+
+def read_json(path):
+    """What a file of JSON holds; an empty mapping for none, and for one that cannot be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

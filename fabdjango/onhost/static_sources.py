@@ -83,16 +83,6 @@ def digest_of(release, mirror, commit):
     return hashlib.sha256(json.dumps([os.path.realpath(sys.prefix), found]).encode()).hexdigest() if found else ""
 
 
-def of_record(path):
-    """What a file of JSON holds; an empty mapping for none, and for one that cannot be read."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def collected(root):
     """Every file below STATIC_ROOT, with its size and date."""
     found = {}
@@ -117,9 +107,9 @@ def take_over(outgoing, digest, root):
 
     They can if they were made of the same, are all there as they were made, and ``root`` is not there yet.
     """
-    made = of_record(os.path.join(outgoing, ".fabdjango", SOURCES))
+    made = read_json(os.path.join(outgoing, ".fabdjango", SOURCES))
     files = made.get("files") or {}
-    before = of_record(os.path.join(outgoing, ".fabdjango", "django.json")).get("static_root") or ""
+    before = read_json(os.path.join(outgoing, ".fabdjango", "django.json")).get("static_root") or ""
     real = os.path.realpath(before)
     if made.get("digest") != digest or not real.startswith(os.path.realpath(outgoing) + "/") or os.path.lexists(root):
         return 0

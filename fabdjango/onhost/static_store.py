@@ -31,16 +31,6 @@ def fail(what, cure):
     sys.exit(1)
 
 
-def read_json(path):
-    """What a file of JSON holds; an empty mapping for none, and for one that cannot be read."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def static_root(release):
     """STATIC_ROOT of a release as Django said it, or an empty string."""
     return (

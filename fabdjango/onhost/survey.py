@@ -1,6 +1,7 @@
 """Look at the host and the commit; print what was found as one line of JSON. Writes nothing."""
 
 import configparser
+import functools
 import glob
 import grp
 import json
@@ -73,6 +74,7 @@ def pip_config():
     }
 
 
+@functools.lru_cache(maxsize=None)
 def releases():
     """Every folder of releases/: its marker's content, or None where it is not complete."""
     found = {}

@@ -110,10 +110,10 @@ if P["collectstatic"] != "never":
                     'set STATIC_ROOT = BASE_DIR / "static" in the settings',
                 )
         sources = digest_of(release, P["mirror"], P["commit"]) if P["commit"] and static_root else ""
-        taken = take_over(P["outgoing"], sources, str(static_root)) if sources and P["outgoing"] else 0
+        taken = take_over(P["outgoing"], sources, str(static_root)) if sources and P["outgoing"] else {}
         if taken:
             note = "%d static files as in %s: what they are made of is the same" % (
-                taken,
+                len(taken),
                 os.path.basename(P["outgoing"]),
             )
         else:
@@ -127,7 +127,7 @@ if P["collectstatic"] != "never":
             said = (out.getvalue().strip().splitlines() or [""])[-1]
             note = said.replace("'%s'" % static_root, "STATIC_ROOT")
         if sources and inside:
-            write_sources(release, sources, static_root)
+            write_sources(release, sources, taken or collected(static_root))
         answer["static_root"] = str(static_root or "")
         answer["notes"].append(note)
 

@@ -93,17 +93,17 @@ def collected(root):
     return found
 
 
-def write_sources(release, digest, root):
+def write_sources(release, digest, files):
     """Keep what the release's static files were made of, and which they are, for the release after it."""
     place = os.path.join(release, ".fabdjango", SOURCES)
     with open(place + ".new", "w", encoding="utf-8") as file:
-        json.dump({"digest": digest, "files": collected(root)}, file)
+        json.dump({"digest": digest, "files": files}, file)
     os.replace(place + ".new", place)
 
 
 def take_over(outgoing, digest, root):
     """
-    Link the files that an earlier release has collected to ``root``; how many, or 0 if they cannot be taken.
+    Link the files that an earlier release has collected to ``root``; which these are, none if they cannot be taken.
 
     They can if they were made of the same, are all there as they were made, and ``root`` is not there yet.
     """
@@ -112,27 +112,40 @@ def take_over(outgoing, digest, root):
     before = read_json(os.path.join(outgoing, ".fabdjango", "django.json")).get("static_root") or ""
     real = os.path.realpath(before)
     if made.get("digest") != digest or not real.startswith(os.path.realpath(outgoing) + "/") or os.path.lexists(root):
-        return 0
+        return {}
+    folders = {"": []}
+    for name in files:
+        folder, _, base = name.rpartition("/")
+        folders.setdefault(folder, []).append((base, files[name]))
     stage = root + ".fabdjango"
     shutil.rmtree(stage, ignore_errors=True)
-    folders = {""}
     try:
         os.makedirs(stage)
-        for name, (size, date) in files.items():
-            place = os.path.join(real, name)
-            status = os.lstat(place)
-            if [status.st_size, status.st_mtime_ns] != [size, date] or not stat.S_ISREG(status.st_mode):
-                return 0
-            folder = os.path.dirname(name)
-            if folder not in folders:
-                os.makedirs(os.path.join(stage, folder), exist_ok=True)
-                folders.add(folder)
-            os.link(place, os.path.join(stage, name))
+        for folder, inside in folders.items():
+            os.makedirs(os.path.join(stage, folder), exist_ok=True)
+            if not link_all(os.path.join(real, folder), inside, os.path.join(stage, folder)):
+                return {}
         for folder in folders:
             os.chmod(os.path.join(stage, folder), stat.S_IMODE(os.stat(os.path.join(real, folder)).st_mode))
         os.rename(stage, root)
     except OSError:
-        return 0
+        return {}
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-    return len(files)
+    return files
+
+
+def link_all(source, files, target):
+    """Link files from one folder into another, unless one of them is not as it was made; then false."""
+    # From the folders themselves: of many thousand files, finding the way from the root each time is a third of the time.
+    ours, theirs = os.open(target, os.O_RDONLY), os.open(source, os.O_RDONLY)
+    try:
+        for name, made in files:
+            status = os.stat(name, dir_fd=theirs, follow_symlinks=False)
+            if [status.st_size, status.st_mtime_ns] != made or not stat.S_ISREG(status.st_mode):
+                return False
+            os.link(name, name, src_dir_fd=theirs, dst_dir_fd=ours)
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    return True

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 #: Three workers of pytest-xdist at most boot hosts, each for the files of one group, which share theirs.
-MATRICES = {"test_load.py", "test_faults.py", "test_broken_releases.py", "test_disk_full.py", "test_instruments.py"}
+MATRICES = {
+    "test_load.py",
+    "test_faults.py",
+    "test_broken_releases.py",
+    "test_disk_full.py",
+    "test_held.py",
+    "test_instruments.py",
+}
 SERVERS = {
     *(
         "test_setup.py",
@@ -34,6 +41,7 @@ SERVERS = {
         "test_letsencrypt.py",
         "test_fleet.py",
         "test_managers.py",
+        "test_upgrades.py",
     ),
     *("test_nginx.py", "test_schedule.py"),
 }

@@ -67,6 +67,8 @@ class Scene:
     disk: Disk | None = None
     #: What is done to mend the fault, once `fab` has ended.
     mends: list[Callable[[], object]] = field(default_factory=list)
+    #: The script stays where it is as long as `fab` waits for it.
+    hangs: bool = False
 
     @property
     def machine(self) -> Machine:
@@ -157,7 +159,8 @@ def _wait_and_go_on(scene: Scene, what: Callable[[], object], seconds: float) ->
     """Wait until `what` is true, and let the script go on wherever it stops meanwhile."""
 
     def look() -> object:
-        scene.go_on()
+        if not scene.hangs or scene.running.process.poll() is not None:
+            scene.go_on()
         return what()
 
     wait_for(look, seconds)
@@ -278,6 +281,34 @@ def kill_step(scene: Scene) -> list[str]:
 def kill_script(scene: Scene) -> list[str]:
     """The shell of the whole script is killed; its step lives on."""
     return _kill_shell(-1)(scene)
+
+
+def step_fails(scene: Scene) -> list[str]:
+    """A command of the step fails, and so the step does: what it waits with is killed, and nothing else."""
+    found: list[str] = []
+
+    def strike() -> bool:
+        found[:] = scene.machine.run(_END_SLEEP, check=False).stdout.split()
+        return bool(found)
+
+    return [f"sleep {found[0]} of the step was ended"] if wait_for(strike, 10) else []
+
+
+# Of the shell that the pause is in, in one go, as each sleep is over soon.
+_END_SLEEP = r"""for each in /proc/[0-9]*; do
+  [ "$(cat $each/comm 2>/dev/null)" = sleep ] && grep -qxz 0.05 $each/cmdline && kill -9 ${each#/proc/} && echo ${each#/proc/} && break
+done 2>/dev/null"""
+
+
+def step_hangs(scene: Scene) -> list[str]:
+    """The step never ends, until the operator has seen enough and presses Ctrl-C."""
+    process = scene.running.process
+    scene.hangs = True
+    time.sleep(3)  # the length of the operator's patience
+    if process.poll() is not None or not scene.paused():
+        return []
+    process.send_signal(signal.SIGINT)
+    return [f"nothing had gone on after 3 s when SIGINT was sent to fab, process {process.pid}"]
 
 
 # --- the disk ----------------------------------------------------------------
@@ -423,6 +454,8 @@ FAULTS: dict[str, Callable[[Scene], list[str]]] = {
     "kill sshd": kill_session,
     "kill step": kill_step,
     "kill script": kill_script,
+    "step fails": step_fails,
+    "step hangs": step_hangs,
     "disk full": fill_disk,
     "inodes full": fill_inodes,
     "power cut": power_cut,

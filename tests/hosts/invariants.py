@@ -61,6 +61,8 @@ class Site:
     port: int = 80
     shared: tuple[str, ...] = ("data",)
     database: str = "shared/data/db.sqlite3"
+    #: What is never absent and never dangling.
+    links: tuple[str, ...] = ("current", "run/current.sock")
 
     def ask(self, path: str = "/") -> tuple[int, str]:
         """Ask from outside: status and body; status 0 and the reason if nothing answers."""
@@ -103,7 +105,7 @@ class Site:
 
 class Watch:
     """
-    Looks at `current` and `run/current.sock` a thousand times a second, and at all processes, while the block runs.
+    Looks at the site's links a thousand times a second, and at all processes, while the block runs.
 
     `secrets` must appear on no command line. Afterwards `rate` is how often a second the links were looked at in fact, and
     `worst` the longest time (s) between two looks; unlinking is seen however short it was, as inotify tells it.
@@ -123,7 +125,7 @@ class Watch:
         machine, root = self.site.machine, self.site.root
         self._place = place = machine.run("mktemp -d /run/watch.XXXXXX").stdout.strip()
         parameters = {
-            "links": [f"{root}/current", f"{root}/run/current.sock"],
+            "links": [f"{root}/{name}" for name in self.site.links],
             "root": root,
             "secrets": self.secrets,
             "stop": f"{place}/stop",

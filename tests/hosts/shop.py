@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING
 
 from benchmarks.wheels import made_wheel
 from tests.hosts.invariants import Site
+from tests.hosts.load import Load
 
 if TYPE_CHECKING:
+    from tests.hosts.load import Profile
     from tests.hosts.workplace import Outcome, Repository, Running, Workplace
     from tests.machines import Machine
 
@@ -102,6 +104,10 @@ class Stage:
         """Begin to deploy a release."""
         self.shop.hand_over(self.workplace, release)
         return self.workplace.start(*self.words("deploy", f"--commit={release.sha}"), **environ)
+
+    def load(self, profile: Profile) -> Load:
+        """Visitors of the site, asking where it listens."""
+        return Load(self.machine, DOMAIN, profile, port=self.site.port)
 
     def rollback(self) -> Outcome:
         """Go back to the release before."""

@@ -9,8 +9,8 @@ import pytest
 
 from tests.hosts import invariants
 from tests.hosts.invariants import Watch
-from tests.hosts.load import LIGHT, Load
-from tests.hosts.shop import CANARY, DOMAIN, ROOT, Broken
+from tests.hosts.load import LIGHT
+from tests.hosts.shop import CANARY, ROOT, Broken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +89,7 @@ def refused(stage: Stage, name: str) -> list[str]:
     old = stage.site.serving()
     mend = spoil(stage, name)
     try:
-        with Watch(stage.site, [CANARY]) as watch, Load(stage.machine, DOMAIN, LIGHT) as load:
+        with Watch(stage.site, [CANARY]) as watch, stage.load(LIGHT) as load:
             outcome = stage.deploy(release, broken)
     finally:
         stage.machine.run(mend)

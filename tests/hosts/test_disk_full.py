@@ -9,8 +9,8 @@ import pytest
 from tests.hosts import faults, invariants
 from tests.hosts.faults import FAULTS
 from tests.hosts.invariants import Managed, Watch
-from tests.hosts.load import LIGHT, Load
-from tests.hosts.shop import CANARY, DOMAIN
+from tests.hosts.load import LIGHT
+from tests.hosts.shop import CANARY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ def full(stage: Stage, disk: Disk, fault: str, point: str, codes: set[int]) -> l
     served = stage.shop.releases[old[-12:]]
     before = Managed(stage.machine, ("/srv/shop/shared/.env", "/srv/shop/releases/*/.fabdjango/*", "/etc/*/conf.d/shop.conf", "/etc/systemd/system/shop*"))  # fmt: skip
     release = stage.shop.next(dep=True, setting=True)
-    with Watch(site, [CANARY]) as watch, Load(stage.machine, DOMAIN, LIGHT) as load:
+    with Watch(site, [CANARY]) as watch, stage.load(LIGHT) as load:
         done = faults.hit(site, lambda **more: stage.start(release, **more), FAULTS[fault], point, disk=disk)
     wrong = [*done.busy, *watch.violations(), *load.report().failures, *load.report().mixed(stage.shop.mixed)]
     code, said = done.outcome.code, f"{done.outcome.error}\n{done.outcome.output}"

@@ -15,11 +15,11 @@ import pytest
 from tests.hosts import faults, invariants
 from tests.hosts.faults import FAULTS, POINTS, Disk
 from tests.hosts.invariants import Managed, Watch
-from tests.hosts.load import LIGHT, Load
-from tests.hosts.shop import CANARY, DOMAIN
+from tests.hosts.load import LIGHT
+from tests.hosts.shop import CANARY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from tests.hosts.shop import Release, Stage
 
@@ -39,11 +39,19 @@ ALWAYS: list[Cell] = [
 OTHERS: list[Cell] = [
     (MANAGERS[number % 2], fault, point)
     for fault in FAULTS
-    if fault not in {"kill -9", "link down", "disk full", "inodes full", "power cut"}
+    if fault not in {"kill -9", "link down", "disk full", "inodes full", "power cut", "step fails", "step hangs"}
     for number, point in enumerate(("during:export", "during:migrate", "during:health", "after:arm", "after:switch", "during:await", "during:drain"))
 ]  # fmt: skip
-#: Until then a deployer that is gone has confirmed nothing, and the release before comes back.
-UNCONFIRMED = POINTS[: POINTS.index("during:await") + 1]
+#: A step that fails, or never ends: in each phase. What comes when there is no way back any more has limits of its own.
+OTHERS += [
+    (MANAGERS[number % 2], fault, f"during:{step}")
+    for fault in ("step fails", "step hangs")
+    for number, step in enumerate(
+        ("survey", "export", "install", "check", "migrate", "start", "health", "arm", "switch")
+    )
+]
+#: Before them a deployer that is gone has confirmed nothing, and the release before comes back.
+CONFIRMED = POINTS[POINTS.index("during:await") + 1 :]
 
 #: What the host waits for a word, and the operator for a dead link: short, for tests that wait for both.
 IMPATIENT = {
@@ -65,14 +73,22 @@ def changed(stage: Stage, point: str) -> Release:
     return stage.shop.next(dep=step in {"venv", "install"}, migration=step == "migrate", setting=True)
 
 
-def one_cell(stage: Stage, fault: str, point: str, *, disk: Disk | None = None, back: bool = True) -> list[str]:
-    """One fault at one moment, and all that must hold afterwards; `back` tries a rollback too."""
+def one_cell(
+    stage: Stage,
+    fault: str,
+    point: str,
+    *,
+    disk: Disk | None = None,
+    back: bool = True,
+    confirmed: Sequence[str] = CONFIRMED,
+) -> list[str]:
+    """One fault at one moment, and all that must hold afterwards; `back` tries a rollback too, `confirmed` are moments after the word."""
     impatient(stage)
     site, old = stage.site, stage.site.serving()
     before = Managed(stage.machine, MANAGED)
     release = changed(stage, point)
     booted: list[str] = []
-    watch, load = Watch(site, [CANARY]), Load(stage.machine, DOMAIN, LIGHT)
+    watch, load = Watch(site, [CANARY]), stage.load(LIGHT)
     if fault == "power cut":
         done = faults.hit(site, lambda **more: stage.start(release, **more), FAULTS[fault], point, disk=disk)
         booted = invariants.serves_within(site, 30)
@@ -85,7 +101,7 @@ def one_cell(stage: Stage, fault: str, point: str, *, disk: Disk | None = None, 
     code = done.outcome.code
     wrong += invariants.exit_code(site, code, f"{done.outcome.error}\n{done.outcome.output}", old=old, sha=release.sha)
     wrong += invariants.files(site) + invariants.migrations(site)
-    if fault in {"kill -9", "link down"} and (site.serving() == old) is not (point in UNCONFIRMED):
+    if fault in {"kill -9", "link down"} and (site.serving() == old) is (point in confirmed):
         wrong.append(f"I2: {site.serving()} serves after {fault} {point}; before, it was {old}")
     # The same commit again: what was begun is taken up or cleared away, without a word from anybody.
     wrong += invariants.next_deploy(site, lambda: stage.deploy(release), release.sha)
@@ -138,7 +154,7 @@ def test_a_power_cut(on_disk: tuple[Stage, Disk], point: str) -> None:
 def rounds(stage: Stage, deployers: int, times: int) -> Iterator[str]:
     """Deploy different commits at once, again and again; what is wrong with how it went."""
     site = stage.site
-    with Watch(site, [CANARY], pause=0.02) as watch, Load(stage.machine, DOMAIN, LIGHT) as load:
+    with Watch(site, [CANARY], pause=0.02) as watch, stage.load(LIGHT) as load:
         for turn in range(times):
             commits = [stage.shop.next() for _ in range(deployers)]
             running = [stage.start(release) for release in commits]

@@ -17,8 +17,8 @@ import pytest
 
 from tests.hosts import invariants
 from tests.hosts.invariants import Watch
-from tests.hosts.load import FULL, Load
-from tests.hosts.shop import CANARY, DOMAIN
+from tests.hosts.load import FULL
+from tests.hosts.shop import CANARY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ def under_load(
     windows = []
     wrong: list[str] = []
     served = [stage.site.serving()]
-    with Watch(stage.site, [CANARY]) as watch, Load(stage.machine, DOMAIN, profile) as load:
+    with Watch(stage.site, [CANARY]) as watch, stage.load(profile) as load:
         time.sleep(quiet / 2)  # a stretch of time in which nothing happens is what is measured
         for number, act in enumerate(acts):
             began = time.time()

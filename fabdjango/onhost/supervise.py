@@ -185,6 +185,19 @@ def start(key):
     S.startProcess("%s:%s" % key, False)
 
 
+def keep_open():
+    """
+    Let the empty slot's program sleep on the socket that both share, unless something runs there.
+
+    supervisord closes it with the last process of the group: whoever waited there would be refused.
+    """
+    beside = (P["group"], P["other"])
+    each = programs().get(beside)
+    if P["held"] and each and not lives(each) and not os.path.lexists(P["link"]):
+        start(beside)
+        wait(P["group"], [P["other"]], False)
+
+
 def start_slot():
     """The slot anew, on the newest definition."""
     key, other = (P["group"], P["program"]), P["other"]
@@ -201,6 +214,7 @@ def start_slot():
         remove(key[0])
         add(key[0])
     else:
+        keep_open()
         stop([key])
         start(key)
     wait(key[0], [key[1]], False)
@@ -239,6 +253,7 @@ def add_beside(group, other):
 
 def stop_slot():
     """The slot empty."""
+    keep_open()
     stopped = stop([key for key in programs() if key[1] == P["program"] and is_web(key)])
     drop_web(P["program"])
     print("%s: stopped" % P["program"]) if stopped else report("unchanged", "not running")

@@ -239,6 +239,22 @@ def test_a_deploy_loses_no_request_at_a_held_socket(host: Host) -> None:
     assert load.failures == []
 
 
+def test_the_only_slot_is_exchanged_after_two_were_used(host: Host) -> None:
+    """Nothing sleeps in the other slot any more, whose program would keep the socket open: it is woken first."""
+    host.live("a", "1-one")
+    manager = host.manager()
+    host.do(manager.configure(), manager.start_slot("a"), manager.stop_slot("b"))
+    assert host.answers("a") == "1-one"
+    assert not host.pids("infinity")
+    with Load(host.machine.address) as load:
+        load.wait_for("1-one")
+        host.do(manager.stop_slot("a"))
+        host.machine.run(f'ln -sfn ../releases/2-two "{ROOT}/slots/a"', "deploy")
+        host.do(manager.start_slot("a"))
+        load.wait_for("2-two")
+    assert load.failures == []
+
+
 def test_a_process_is_never_there_twice(host: Host) -> None:
     """It is stopped to its end before it is started: with TERM, and with KILL when its time is over; then taken away."""
     host.live("a", "1-one")

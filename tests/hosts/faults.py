@@ -67,7 +67,7 @@ class Scene:
     disk: Disk | None = None
     #: What is done to mend the fault, once `fab` has ended.
     mends: list[Callable[[], object]] = field(default_factory=list)
-    #: The script stays where it is as long as `fab` waits for it.
+    #: The script stays where it is for ever.
     hangs: bool = False
 
     @property
@@ -114,12 +114,14 @@ def hit(
     *,
     disk: Disk | None = None,
     patience: float = 90,
+    force: Callable[[], object] | None = None,
 ) -> Hit:
     """
     Run a deploy under a fault at a moment such as "before:switch".
 
     `start` starts it, with more environment variables as keywords. Raises NotHit if the moment never came, or the
-    fault cannot be proved; the host is mended in any case.
+    fault cannot be proved; the host is mended in any case. `force` ends what hangs for ever and did not end with `fab`;
+    without it that is left for the next deploy.
     """
     site.machine.run(f"rm -f {shlex.quote(site.root)}/run/paused")
     scene = Scene(site, start(**{PAUSE: pause}), disk)
@@ -147,6 +149,13 @@ def hit(
             scene.running.process.wait()
         for mend in scene.mends:
             mend()
+    if scene.hangs:
+        left = not wait_for(lambda: not invariants.orphans(site, 0), 5)
+        proof.append("nothing was left" if not left else "it was ended by force" if force else "it still hangs")
+        if left and not force:
+            return Hit(outcome, [f"paused {pause}", *proof], time.monotonic(), 0.0, [])
+        if left and force:
+            force()
     mended = time.monotonic()
     _wait_and_go_on(scene, lambda: not invariants.orphans(site, 0), patience)
     busy = invariants.orphans(site, 0)
@@ -159,7 +168,7 @@ def _wait_and_go_on(scene: Scene, what: Callable[[], object], seconds: float) ->
     """Wait until `what` is true, and let the script go on wherever it stops meanwhile."""
 
     def look() -> object:
-        if not scene.hangs or scene.running.process.poll() is not None:
+        if not scene.hangs:
             scene.go_on()
         return what()
 
@@ -296,14 +305,17 @@ def step_fails(scene: Scene) -> list[str]:
 
 
 def step_hangs(scene: Scene) -> list[str]:
-    """The step never ends, until the operator has seen enough and presses Ctrl-C."""
+    """The step never ends, until the operator has seen enough and presses Ctrl-C, twice if it is a switch that goes on."""
     process = scene.running.process
     scene.hangs = True
     time.sleep(3)  # the length of the operator's patience
     if process.poll() is not None or not scene.paused():
         return []
     process.send_signal(signal.SIGINT)
-    return [f"nothing had gone on after 3 s when SIGINT was sent to fab, process {process.pid}"]
+    times = 1 if wait_for(lambda: process.poll() is not None, 3) else 2
+    if times == 2:
+        process.send_signal(signal.SIGINT)
+    return [f"nothing had gone on after 3 s when SIGINT was sent to fab, process {process.pid}, {times} times"]
 
 
 # --- the disk ----------------------------------------------------------------

@@ -55,8 +55,8 @@ def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     machines.down(booted)
 
 
-def one_fate(stage: FleetStage, code: int, said: str, old: list[str], sha: str) -> list[str]:
-    """All old or all new, or exit 2 and the hosts that are not like the others are named; a deployer that died said nothing."""
+def one_fate(stage: FleetStage, code: int, said: str, old: list[str], sha: str, struck: str) -> list[str]:
+    """All old or all new, or exit 2 and the one host that was struck is named; a deployer that died said nothing."""
     serving = stage.serving
     new = [release.endswith(f"-{sha[:12]}") for release in serving]
     wrong = [f"I1: {release} answers" for release, before, is_new in zip(serving, old, new, strict=True) if not is_new and release != before]  # fmt: skip
@@ -68,8 +68,8 @@ def one_fate(stage: FleetStage, code: int, said: str, old: list[str], sha: str) 
         state = re.search(r"^ state: (.*)$", said, re.MULTILINE)
         named = set(re.findall(r"198\.18\.\d+\.\d+", state[1] if state else ""))
         odd = [site.machine.address for site, is_new in zip(stage.sites, new, strict=True) if is_new is not (new.count(True) > len(new) / 2)]  # fmt: skip
-        if not named or not set(odd) <= named:
-            wrong.append(f"I7: exit 2 names {sorted(named)}, and {odd} are not like the others")
+        if named != {struck} or not set(odd) <= named:
+            wrong.append(f"I7: exit 2 names {sorted(named)}; struck was {struck}, and {odd} are not like the others")
     return wrong
 
 
@@ -83,7 +83,7 @@ def one_cell(stage: FleetStage, number: int, fault: str, point: str) -> list[str
     code, said = done.outcome.code, done.said
     for each in stage.sites:
         done.busy.extend(invariants.orphans(each, 60))
-    wrong = [*done.busy, *one_fate(stage, code, said, old, release.sha)]
+    wrong = [*done.busy, *one_fate(stage, code, said, old, release.sha, site.machine.address)]
     for each in stage.sites:
         wrong += invariants.files(each) + invariants.migrations(each)
     outcome = stage.deploy(release)

@@ -192,8 +192,8 @@ def keep_open():
     supervisord closes it with the last process of the group: whoever waited there would be refused.
     """
     beside = (P["group"], P["other"])
-    each = programs().get(beside)
-    if P["held"] and each and not lives(each) and not os.path.lexists(P["link"]):
+    each = P["held"] and programs().get(beside)
+    if each and not lives(each) and not os.path.lexists(P["link"]):
         start(beside)
         wait(P["group"], [P["other"]], False)
 

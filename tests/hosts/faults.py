@@ -152,9 +152,9 @@ def hit(
     if scene.hangs:
         left = not wait_for(lambda: not invariants.orphans(site, 0), 5)
         proof.append("nothing was left" if not left else "it was ended by force" if force else "it still hangs")
-        if left and not force:
-            return Hit(outcome, [f"paused {pause}", *proof], time.monotonic(), 0.0, [])
-        if left and force:
+        if left:
+            if not force:
+                return Hit(outcome, [f"paused {pause}", *proof], time.monotonic(), 0.0, [])
             force()
     mended = time.monotonic()
     _wait_and_go_on(scene, lambda: not invariants.orphans(site, 0), patience)

@@ -50,11 +50,10 @@ def new_name():
     current = os.path.basename(os.path.realpath(at_home(P["current"])))
     release = current if re.fullmatch(r"\d+-[0-9a-f]{12}", current) else "none"
     base = "%s-%s-%s" % (P["project"], time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), release)
-    taken, number, name = os.listdir(FOLDER), 1, base + database.suffix
-    while name in taken:
-        number += 1
-        name = "%s-%d%s" % (base, number, database.suffix)
-    return name
+    # Above all that are there, not the first that is free: one that was removed in this very second was older than they.
+    form = re.compile(re.escape(base) + r"(?:-(\d+))?" + re.escape(database.suffix))
+    found = [int(match[1] or 1) for match in map(form.fullmatch, os.listdir(FOLDER)) if match]
+    return "%s%s%s" % (base, "-%d" % (max(found) + 1) if found else "", database.suffix)
 
 
 def write(name):

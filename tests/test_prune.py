@@ -36,15 +36,17 @@ def add(root: Path, number: int, *, complete: bool = True) -> None:
         (private / "release.json").write_text(json.dumps({"venv": key}))
 
 
-def prune(root: Path, current: int, proven: list[int], keep: int = 3) -> tuple[str, list[int], list[str]]:
-    """Run the program: what it says, the numbers of the releases that are left, and the virtualenvs."""
+def prune(
+    root: Path, current: int, proven: list[int], keep: int = 3, before: str = ""
+) -> tuple[str, list[int], list[str]]:
+    """Run the program, after the Python ``before``: what it says, the numbers of the releases that are left, and the virtualenvs."""
     given: dict[str, Any] = {
         "root": str(root),
         "keep": keep,
         "current": name(current),
         "proven": [name(each) for each in proven],
     }
-    text = f"PARAMETERS = {given!r}\n{onhost.source('prune')}"
+    text = f"{before}\nPARAMETERS = {given!r}\n{onhost.source('prune')}"
     done = subprocess.run([sys.executable, "-"], input=text, capture_output=True, text=True, check=True)
     left = sorted(int(path.name.split("-")[0]) for path in (root / "releases").glob("[0-9]*"))
     return done.stdout, left, sorted(path.name for path in (root / "venvs").iterdir())
@@ -63,6 +65,17 @@ def test_the_newest_that_served_stay(root: Path) -> None:
 def test_what_never_served_counts_for_nothing(root: Path) -> None:
     """However new they are, failed releases do not push out those that can be gone back to."""
     assert prune(root, 6, [1, 2, 6])[1] == [1, 2, 6]
+
+
+def test_a_removal_that_is_cut_short(root: Path) -> None:
+    """What it leaves does not count as a release or as a virtualenv that could be used again."""
+    for venv in (root / "venvs").iterdir():
+        (venv / ".complete").touch()
+    _, left, venvs = prune(root, 6, [1, 2, 3, 4, 5, 6], before="import shutil; shutil.rmtree = lambda *a, **k: None")
+    whole = sorted(int(path.parts[-3].split("-")[0]) for path in root.glob("releases/*/.fabdjango/release.json"))
+    assert (left, whole) == ([1, 2, 3, 4, 5, 6], [4, 5, 6])
+    assert len(venvs) == 5
+    assert sorted(path.parent.name for path in root.glob("venvs/*/.complete")) == ["venv4", "venv5"]
 
 
 def test_with_one_to_keep_there_is_still_a_way_back(root: Path) -> None:

@@ -55,6 +55,15 @@ def listing(folder):
         return []
 
 
+def remove(path, proof):
+    """Remove a folder, beginning with what says that it is whole: a removal that is cut short leaves nothing that looks so."""
+    try:
+        os.unlink(os.path.join(path, proof))
+    except OSError:
+        pass
+    shutil.rmtree(path, ignore_errors=True)
+
+
 names = [name for name in listing("releases") if re.match(r"\d+-[0-9a-f]{12}$", name)]
 whole = sorted((name for name in names if marker(name)), key=counter, reverse=True)
 # A release that failed counts for nothing. One that is newer than the current one may be waiting for its turn.
@@ -74,12 +83,12 @@ removed = []
 for name in names:
     path = os.path.join(RELEASES, name)
     if name not in keep and not is_used(path, paths):
-        shutil.rmtree(path, ignore_errors=True)
+        remove(path, ".fabdjango/release.json")
         removed.append(name)
 kept = {(marker(name) or {}).get("venv") for name in listing("releases")}
 for key in listing("venvs"):
     path = os.path.join(VENVS, key)
     if key not in kept and not is_used(path, paths):
-        shutil.rmtree(path, ignore_errors=True)
+        remove(path, ".complete")
         removed.append("virtualenv " + key)
 print("removed " + ", ".join(removed) if removed else "nothing to remove")

@@ -20,13 +20,14 @@ note() { report note "$*"; }
 unchanged() { report unchanged "$*"; exit 0; }
 refuse() { printf '%s\n' "$*"; exit 1; }
 replace() { # FILE MODE < content: an atomic replacement that leaves an equal file alone
-  mkdir -p -- "$(dirname -- "$1")"
-  t=$(umask 077; mktemp -- "$(dirname -- "$1")/.fabdjango.XXXXXX")
-  if base64 -d > "$t" && chmod "$2" -- "$t" && sync -- "$t"; then
-    if [ -f "$1" ] && [ ! -L "$1" ] && cmp -s -- "$t" "$1" && [ "$(stat -c %a -- "$1")" = "$(stat -c %a -- "$t")" ]; then
+  case $1 in */*) d=${1%/*}/;; *) d=./;; esac
+  [ -d "$d" ] || mkdir -p -- "$d"
+  t=$(umask 077; mktemp -- "$d.fabdjango.XXXXXX")
+  if base64 -d > "$t" && chmod "$2" -- "$t"; then
+    if [ -f "$1" ] && [ ! -L "$1" ] && cmp -s -- "$t" "$1" && [ "$(stat -c %a -- "$1")" = "$2" ]; then
       rm -f -- "$t"; return 0
     fi
-    mv -fT -- "$t" "$1" && changed_files=1 && return 0
+    sync -- "$t" && mv -fT -- "$t" "$1" && changed_files=1 && return 0
   fi
   rm -f -- "$t"; printf 'cannot write %s\n' "$1"; return 1
 }

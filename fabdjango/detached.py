@@ -17,7 +17,7 @@ __all__ = ["ended_well", "render_detached", "render_follow", "render_reading"]
 
 _END = "#end of script"
 _NO_ROOM, _NO_RECORD = 90, 96
-_LOOK = 0.02
+_LOOK = 0.01
 """Seconds between two looks at a record where the kernel tells nobody that it grew, as on an overlay; and at whether its writer lives."""
 # The whole program is read before any of it runs, and its status is part of the record. It starts with a word that
 # orphans.py knows it by. $1 is the run, $2 the record.
@@ -42,7 +42,7 @@ def render_reading(*, run: str, folder: PurePosixPath, offset: int) -> Shell:
         # A container's first process may never fetch a dead program, which kill and tail take for alive.
         raw(
             '[ ! "$pid" ] || { while read -r number name state rest < "/proc/$pid/stat" && [ "$state" != Z ]; '
-            "do sleep 0.1; done; } >/dev/null 2>&1 &"
+            f"do sleep {2 * _LOOK}; done; }} >/dev/null 2>&1 &"
         ),
         # tail ends by itself once the program is gone, after a last look at the file.
         raw(f'tail -c +{offset + 1} ${{pid:+-s {_LOOK} -f --pid="$!"}} -- {quote_path(log)}'),

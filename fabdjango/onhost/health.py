@@ -228,7 +228,9 @@ while True:
         if now - since_good >= SOAK:
             break
         soaking = True
-    time.sleep(0.2 if soaking else 0.01)
+    # An answer that is good needs no rest before the next question; a worker that was not heard yet does.
+    if good >= P["consecutive"]:
+        time.sleep(0.2 if soaking else 0.01)
 # The site's own address is asked for one answer, whoever gives it.
 workers = "" if len(heard) < 2 or P["workers"] < 2 else ", %d of %d workers" % (len(heard), P["workers"])
 print("%s serves on %s%s" % (P["release"], P["bind"], workers))

@@ -58,7 +58,7 @@ def activate(plan: Deployment, found: DjangoFacts, event: str = "deploy", backwa
         activation.place(
             layout, plan.site.templates, plan.bind, facts.app_group, jobs=bool(plan.site.settings.schedule)
         ),
-        plan.manager.configure(),
+        _configured(plan),
         *begin(plan, [] if first_reversed else arm),
         *_take_over(plan),
         activation.await_word(layout, settings.activation.confirm),
@@ -81,6 +81,12 @@ def activate(plan: Deployment, found: DjangoFacts, event: str = "deploy", backwa
         lock=plan.site.lock,
         followed=True,
     )
+
+
+def _configured(plan: Deployment) -> Step:
+    """Where the survey has seen the manager's files as they should be, nobody has to become root to write them."""
+    step = plan.manager.configure()
+    return replace(step, guard=plan.manager.as_before()) if plan.previous_files == plan.manager.files else step
 
 
 def _entry(plan: Deployment, event: str) -> dict[str, object]:

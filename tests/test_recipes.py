@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fabdjango import recipes, switchover
+from fabdjango.escape import Shell
 from fabdjango.exceptions import ConfigError, FabdjangoError
 from fabdjango.facts import DjangoFacts, Reversal
 from fabdjango.plan import Phase, Step
@@ -219,6 +220,14 @@ def test_a_backup_before_migrations(values: dict[str, Any], leads: bool, found: 
     phase = switchover.activate(replace(plan, leads=leads), found)
     assert names(phase.steps)[:4] == steps
     assert phase.undo_from == "configure"
+
+
+def test_files_that_are_as_they_should_be() -> None:
+    """Nobody becomes root to write them again, but whether systemd has taken them in is asked."""
+    plan = deployment({"manager": "systemd", **NGINX}, systemd=True)
+    for previous, guard in ((plan.manager.files, plan.manager.as_before()), ((None,), Shell(""))):
+        phase = switchover.activate(replace(plan, previous_files=previous), DjangoFacts())
+        assert next(step.guard for step in phase.steps if step.name == "configure") == guard
 
 
 def test_what_is_looked_at_after_a_push() -> None:

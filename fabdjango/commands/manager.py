@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Protocol
 
+from fabdjango.escape import Shell
 from fabdjango.plan import ROOT, Put, Step
 
 __all__ = ["JOB", "MARK", "SLOTS", "WEB", "Manager", "Source", "mark_of", "other_slot", "several", "socket_suffix"]
@@ -107,6 +108,14 @@ class Manager(Protocol):
 
     def configure(self) -> Step:
         """``configure``: install ``files`` and let the manager know them; no program is started, stopped or restarted by it."""
+        ...
+
+    def as_before(self) -> Shell:
+        """
+        Shell for any account that ends a step as unchanged if the manager has taken ``files`` in as they are on the host.
+
+        Only where no step before it in the same shell has changed one.
+        """
         ...
 
     def restore(self, previous: tuple[Put | None, ...]) -> Step:

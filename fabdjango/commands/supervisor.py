@@ -140,9 +140,13 @@ class Supervisord:
             parameters={"text": put.content, "name": put.path.name},
         )
 
+    def as_before(self) -> Shell:
+        """Ends a step unless it has changed a file."""
+        return raw('[ "$changed_files" ] || unchanged "as before"')
+
     def configure(self) -> Step:
         """Replace the site's file and let supervisor read it, which does nothing to any program."""
-        body = block(raw('[ "$changed_files" ] || unchanged "as before"'), self._reread())
+        body = block(self.as_before(), self._reread())
         paths = ", ".join(str(put.path) for put in self.files)
         return Step("configure", f"write {paths}", body, user=self.user, puts=self.files)
 

@@ -127,18 +127,25 @@ class Systemd:
             parameters={"files": {put.path.name: put.content for put in self.files}},
         )
 
-    def configure(self) -> Step:
-        """Install and enable the units; what runs goes on."""
+    def as_before(self) -> Shell:
+        """Ends a step if the units are enabled as they are installed; a deploy may have died between the one and the other."""
         units, all_units = sh(*self.enabled), sh(*self.enabled, *self._jobs)
-        body = block(
-            # A deploy may have died between the files and the rest of this.
+        return block(
             raw(f"stale=$(systemctl show --property=NeedDaemonReload -- {all_units} | grep -c yes) || :"),
             raw(f"enabled=$(systemctl is-enabled -- {units} 2>/dev/null | grep -cx enabled) || :"),
             raw(
                 f'[ "$changed_files" ] || [ "$stale" != 0 ] || [ "$enabled" != {len(self.enabled)} ] || unchanged "as before"'
             ),
+        )
+
+    def configure(self) -> Step:
+        """Install and enable the units; what runs goes on."""
+        units, all_units = sh(*self.enabled), sh(*self.enabled, *self._jobs)
+        body = block(
+            self.as_before(),
+            # Once, after both.
+            raw(f"systemctl enable --quiet --no-reload -- {units}"),
             sh("systemctl", "daemon-reload"),
-            raw(f"systemctl enable --quiet -- {units}"),
             raw(f"states=$(systemctl show --property=LoadState --value -- {all_units})"),
             raw("case $states in *error*|*bad*|*masked*|*not-found*) refuse 'systemd cannot load the units';; esac"),
         )
@@ -275,16 +282,17 @@ class Systemd:
         cure = f"journalctl {' '.join(f'-u {unit}' for unit in units)}" if units else ""
         title = f"restart {', '.join(units) or 'no process'}"
         step = Step(name, title, block(raw(left.rstrip()), timers, restart), user=ROOT, cure=cure)
-        return step if units or self._timers or back is not None else replace(step, guard=self._none_are_left())
+        if units or self._timers or back is not None:
+            return step
+        return replace(step, guard=self._none_are_left("there are none", self._unless_job(raw("found=1"))))
 
-    def _none_are_left(self) -> Shell:
-        """Where there is nothing to be restarted, and nothing that was, nobody has to become root."""
-        found = raw("found=1")
+    def _none_are_left(self, why: str, found: Shell) -> Shell:
+        """Where no unit is left that the settings no longer have, nobody has to become root; ``found`` is for a service."""
         return block(
             raw("found="),
-            self._each_old("service", self._unless_job(found)),
-            self._each_old("timer", found),
-            raw("[ \"$found\" ] || unchanged 'there are none'"),
+            self._each_old("service", found),
+            self._each_old("timer", raw("found=1")),
+            raw(f"[ \"$found\" ] || unchanged '{why}'"),
         )
 
     def _unless_job(self, deed: Shell) -> Shell:
@@ -304,7 +312,8 @@ class Systemd:
             self._take_away("service"),
             raw("[ \"$gone\" ] || unchanged 'nothing is left over'"),
         )
-        return Step("tidy", "units that the site no longer has go", body, user=ROOT)
+        guard = self._none_are_left("nothing is left over", raw("found=1"))
+        return Step("tidy", "units that the site no longer has go", body, user=ROOT, guard=guard)
 
     def _installed(self, units: tuple[str, ...]) -> Shell:
         """Those of some units that systemd knows, as ``"$@"``."""

@@ -145,8 +145,8 @@ def test_configure_and_restore() -> None:
         stale=$(systemctl show --property=NeedDaemonReload -- blog-web@a.service blog-web@b.service | grep -c yes) || :
         enabled=$(systemctl is-enabled -- blog-web@a.service blog-web@b.service 2>/dev/null | grep -cx enabled) || :
         [ "$changed_files" ] || [ "$stale" != 0 ] || [ "$enabled" != 2 ] || unchanged "as before"
+        systemctl enable --quiet --no-reload -- blog-web@a.service blog-web@b.service
         systemctl daemon-reload
-        systemctl enable --quiet -- blog-web@a.service blog-web@b.service
         states=$(systemctl show --property=LoadState --value -- blog-web@a.service blog-web@b.service)
         case $states in *error*|*bad*|*masked*|*not-found*) refuse 'systemd cannot load the units';; esac
     """).splitlines()
@@ -284,7 +284,7 @@ def test_jobs_in_a_deploy() -> None:
     """Timers are enabled with the rest, started after the switch; a run that has begun is never ended."""
     units = found(schedule=JOBS)
     assert (
-        "systemctl enable --quiet -- blog-web@a.service blog-web@b.service blog-job-clean.timer"
+        "systemctl enable --quiet --no-reload -- blog-web@a.service blog-web@b.service blog-job-clean.timer"
         in shown(units.configure()).splitlines()
     )
     assert shown(units.restart_processes()) == shell(rf"""

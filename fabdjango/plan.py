@@ -115,7 +115,8 @@ class Phase:
 
     ``lock`` must be won first, unless this run of the tool holds it already;
     with ``hold`` it is kept when the phase has ended, until the transport lets go. ``followed`` says that there is another
-    phase if this one ends well, so that its session may be opened meanwhile.
+    phase if this one ends well, so that its session may be opened meanwhile. One that is ``alongside`` needs not wait
+    for the last steps of the activation that it follows, once that is confirmed.
     ``reads_only`` phases run in a dry run too. With a ``record`` folder the phase runs detached: it outlives its session
     and reports into a file there.
     """
@@ -129,6 +130,7 @@ class Phase:
     lock: Lock | None = None
     hold: bool = False
     followed: bool = False
+    alongside: bool = False
     record: PurePosixPath | None = None
     reads_only: bool = False
 

@@ -697,7 +697,8 @@ def discard(plan: Deployment) -> Step:
 def tidy(plan: Deployment) -> Phase:
     """Remove what nobody needs any more; a failure here is a warning."""
     steps = with_hooks(plan, releases.prune(plan.site.settings, plan.layout, plan.release, plan.facts.proven))
-    return Phase("prune", tuple(steps), lock=plan.site.lock)
+    # The project's own commands may count on the old programs being gone.
+    return Phase("prune", steps, lock=plan.site.lock, alongside=len(steps) == 1)
 
 
 def confirm(plan: Deployment) -> Phase:

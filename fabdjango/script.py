@@ -338,21 +338,50 @@ def _verdict(phase: Phase, *, undone: bool, serving: bool) -> str:
 
 
 def render_settling(
-    decision: Step | None, following: Shell, *, run: str, done: Shell, owner: str, login: str, then: str
+    decision: Step | None,
+    following: Shell,
+    *,
+    run: str,
+    done: Shell,
+    owner: str,
+    login: str,
+    then: str,
+    alongside: bool = False,
 ) -> str:
     """
     The program that makes a decision, reads a record to its end, and goes on with ``then`` (a rendered phase, or nothing).
 
     Its own reports carry ``run``; between ``follow`` and ``followed`` stands the record, which ``following``
-    prints. ``then`` only runs if ``done`` says that the activation ended well.
+    prints. ``then`` only runs if ``done`` says that the activation ended well; if it is ``alongside``, it begins as soon
+    as the decision is made, and is told after the record.
     """
     _check_carried(Phase("settle", (decision,) if decision else ()), lease=True)
     it = _Renderer(Phase("settle", ()), env_name(run), owner, login)
     out = ["# fabdjango: settle an activation", "{", f"FABDJANGO_RUN={run}", PRELUDE.strip()]
     if decision is not None:
         out.append(it.step(decision, "decision"))
+        if then and alongside:
+            out.append(_ALONGSIDE.format(then=then, following=following, done=done))
     out += ["report follow", str(following), "report followed", f"{done} || exit 0", then or "exit 0", "}", _END]
     return "\n".join(out)
+
+
+# What the one says waits in a pipe until the other has ended; its status comes on a way of its own. A function, as
+# shells disagree about here-documents in $( ).
+_ALONGSIDE = """aside() (
+{then}
+)
+told() {{
+report follow
+{following}
+report followed
+! {done} || cat
+}}
+if [ $rc = 0 ]; then
+  exec 4>&1
+  status=$({{ {{ aside 2>&1 3>&- 4>&-; printf %s $? >&3; }} | told >&4 3>&-; }} 3>&1)
+  exit "${{status:-0}}"
+fi"""
 
 
 # --- reports -----------------------------------------------------------------

@@ -482,6 +482,8 @@ class FabricTransport:
                     owner=account.owner,
                     login=account.login,
                     then=self._render(then, account, run) if then else "",
+                    # What has the lock to win first has to wait for the steps that run.
+                    alongside=bool(then and then.alongside and self._is_leased(then)),
                 )
                 status = self._converse(script, settlement, beat=True)
                 if settlement.followed or status not in (-1, _TAIL_KILLED):
@@ -512,8 +514,10 @@ class FabricTransport:
         if lease is not None:
             lease.end()
 
+    def _is_leased(self, phase: Phase) -> bool:
+        return phase.lock is not None and phase.lock.token in self._leased
+
     def _render(self, phase: Phase, account: Account, run: str) -> str:
-        leased = phase.lock is not None and phase.lock.token in self._leased
         pause, _, where = os.environ.get(PAUSE_VARIABLE, "").partition("@")
         pause = pause if where in ("", self.host) else ""
         return render_script(
@@ -521,7 +525,7 @@ class FabricTransport:
             run=run,
             owner=account.owner,
             login=account.login,
-            leased=leased,
+            leased=self._is_leased(phase),
             pause=pause,
             fence=account.fence,
         )

@@ -230,6 +230,12 @@ def test_files_that_are_as_they_should_be() -> None:
         assert next(step.guard for step in phase.steps if step.name == "configure") == guard
 
 
+def test_old_releases_go_while_the_old_programs_stop() -> None:
+    """Unless commands of the project's stand beside it, which may count on these being gone."""
+    assert recipes.tidy(deployment(NGINX)).alongside
+    assert not recipes.tidy(deployment({"hooks": {"before_prune": ["./it's"]}, **NGINX})).alongside
+
+
 def test_what_is_looked_at_after_a_push() -> None:
     """The commit alone, or after hooks, which may have changed the host, all of it."""
     hook = {"after_fetch": ["it's mine"]}

@@ -485,6 +485,28 @@ def test_the_record_is_gone_for_good(server: EmbeddedServer, ada: Deployer) -> N
     assert (done.status, pruned) == (None, None)
 
 
+def test_what_may_go_alongside(server: EmbeddedServer, ada: Deployer) -> None:
+    """It begins once the decision is made, and is told after the end of the activation, with its own status."""
+    ada.do(step("survey"), hold=True)
+    waiting = ada.run(ada.activation(stop="until [ -e pruned ]; do sleep 0.02; done"))
+    deed = step("prune", "touch pruned; cat <<'EOF'\nit's pruned\nEOF\nexit 3")
+    prune = Phase("prune", (deed,), lock=ada.lock(), alongside=True)
+    done, pruned = ada.transport.settle(waiting, CONFIRM, prune, HERE, ada.listen)
+    assert pruned is not None
+    assert (done.status, pruned.status, [each.output for each in pruned.steps]) == (0, FAILED, ["it's pruned\n"])
+    assert ada.heard.index(("end", "4", "0")) < ada.heard.index(("begin", "0", "prune"))
+
+
+def test_a_word_that_came_too_late_lets_nothing_go_alongside(server: EmbeddedServer, ada: Deployer) -> None:
+    """What was reverted has not been confirmed, though the deployer said so."""
+    ada.do(step("survey"), hold=True)
+    waiting = ada.run(ada.activation(seconds=0.2))
+    until((server.home / "record.reverting").exists)
+    prune = Phase("prune", (step("prune", "touch pruned"),), lock=ada.lock(), alongside=True)
+    done, pruned = ada.transport.settle(waiting, CONFIRM, prune, HERE, ada.listen)
+    assert (done.status, pruned, (server.home / "pruned").exists()) == (REVERTED, None, False)
+
+
 # --- the link ---------------------------------------------------------------------------
 
 

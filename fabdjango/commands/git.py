@@ -190,6 +190,10 @@ def read_listing(listing: str, ref: str) -> str:
     return named or next((sha for sha in refs.values() if len(ref) >= 4 and sha.startswith(ref.lower())), "")
 
 
+# A second process writes half the files as long as there are many: thousands of new files keep one core busy.
+_WORKERS = "-c checkout.workers=2 -c checkout.thresholdForParallelism=1000"
+
+
 def export_release(layout: Layout, release: str, sha: str) -> Step:
     """Write the commit's files into the release directory and compare them with the tree."""
     target = layout.release(release)
@@ -204,7 +208,7 @@ def export_release(layout: Layout, release: str, sha: str) -> Step:
             sh("mkdir", "-p", "--", layout.private(release)),
             # No pipe: a tar cut at a member boundary unpacks with status 0.
             raw(f"{git} read-tree --reset {quote(sha)}"),
-            raw(f"{git} checkout-index --all --force --quiet --index"),
+            raw(f"{git} {_WORKERS} checkout-index --all --force --quiet --index"),
             raw(f'[ -z "$({git} diff-files --name-only)" ] || refuse "the exported files differ from the commit"'),
             sh("rm", "-f", "--", index),
         ),

@@ -161,7 +161,7 @@ def test_export_release() -> None:
         # export: export 0123456789ab into releases/7-0123456789ab
         mkdir -p -- '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango'
         GIT_INDEX_FILE='/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/index' git --git-dir='/srv/it'"'"'s here/repo.git' --work-tree='/srv/it'"'"'s here/releases/7-0123456789ab' -c core.bare=false -c core.fsync=none read-tree --reset 0123456789abcdef0123456789abcdef01234567
-        GIT_INDEX_FILE='/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/index' git --git-dir='/srv/it'"'"'s here/repo.git' --work-tree='/srv/it'"'"'s here/releases/7-0123456789ab' -c core.bare=false -c core.fsync=none checkout-index --all --force --quiet --index
+        GIT_INDEX_FILE='/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/index' git --git-dir='/srv/it'"'"'s here/repo.git' --work-tree='/srv/it'"'"'s here/releases/7-0123456789ab' -c core.bare=false -c core.fsync=none -c checkout.workers=2 -c checkout.thresholdForParallelism=1000 checkout-index --all --force --quiet --index
         [ -z "$(GIT_INDEX_FILE='/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/index' git --git-dir='/srv/it'"'"'s here/repo.git' --work-tree='/srv/it'"'"'s here/releases/7-0123456789ab' -c core.bare=false -c core.fsync=none diff-files --name-only)" ] || refuse "the exported files differ from the commit"
         rm -f -- '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/index'
     """)

@@ -360,27 +360,20 @@ def render_settling(
     out = ["# fabdjango: settle an activation", "{", f"FABDJANGO_RUN={run}", PRELUDE.strip()]
     if decision is not None:
         out.append(it.step(decision, "decision"))
-        if then and alongside:
-            out.append(_ALONGSIDE.format(then=then, following=following, done=done))
-    out += ["report follow", str(following), "report followed", f"{done} || exit 0", then or "exit 0", "}", _END]
+    out += ["told() {", "report follow", str(following), "report followed", str(done), "}"]
+    # Functions, as shells disagree about here-documents in $( ).
+    out += ["aside() (", then or ":", ")"]
+    if decision is not None and then and alongside:
+        out.append(_ALONGSIDE)
+    out += ["told || exit 0", "aside", "exit $?", "}", _END]
     return "\n".join(out)
 
 
-# What the one says waits in a pipe until the other has ended; its status comes on a way of its own. A function, as
-# shells disagree about here-documents in $( ).
-_ALONGSIDE = """aside() (
-{then}
-)
-told() {{
-report follow
-{following}
-report followed
-! {done} || cat
-}}
-if [ $rc = 0 ]; then
+# What the one says waits in a pipe until the other has ended; its status comes on a way of its own.
+_ALONGSIDE = """if [ $rc = 0 ]; then
   exec 4>&1
-  status=$({{ {{ aside 2>&1 3>&- 4>&-; printf %s $? >&3; }} | told >&4 3>&-; }} 3>&1)
-  exit "${{status:-0}}"
+  status=$({ { aside 2>&1 3>&- 4>&-; printf %s $? >&3; } | { ! told || cat; } >&4 3>&-; } 3>&1)
+  exit "${status:-0}"
 fi"""
 
 

@@ -96,6 +96,6 @@ def _odd(member: Member, facts: Facts) -> tuple[str, ...]:
         else:
             if plan.fingerprint != facts.current_marker.get("fingerprint"):
                 found.append("another configuration than fabric.yaml says now")
-            elif plan.previous_files != plan.manager.files:
+            elif not plan.has_files:
                 found.append("the programs' files are not as fabric.yaml says")
     return tuple(found)

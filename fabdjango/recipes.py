@@ -184,6 +184,11 @@ class Deployment:
         return self.facts.live_slot if self.facts.live_slot != self.slot else ""
 
     @property
+    def has_files(self) -> bool:
+        """The survey has found the manager's files on the host as they should be."""
+        return self.previous_files == self.manager.files
+
+    @property
     def bind(self) -> str:
         """Where the site is asked from outside."""
         return gunicorn.bind_of(self.site.settings, self.layout)
@@ -636,7 +641,7 @@ def _completed(plan: Deployment) -> Iterator[Step]:
 def _checked(plan: Deployment) -> Step:
     """What the manager has read once needs not be read again."""
     step = plan.manager.check()
-    return replace(step, guard=raw("unchanged 'as before'")) if plan.previous_files == plan.manager.files else step
+    return replace(step, guard=raw("unchanged 'as before'")) if plan.has_files else step
 
 
 def prepare(plan: Deployment, *, wheels: Wheels | None = None) -> Phase:

@@ -86,7 +86,7 @@ def activate(plan: Deployment, found: DjangoFacts, event: str = "deploy", backwa
 def _configured(plan: Deployment) -> Step:
     """Where the survey has seen the manager's files as they should be, nobody has to become root to write them."""
     step = plan.manager.configure()
-    return replace(step, guard=plan.manager.as_before()) if plan.previous_files == plan.manager.files else step
+    return replace(step, guard=plan.manager.as_before()) if plan.has_files else step
 
 
 def _entry(plan: Deployment, event: str) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path, PurePosixPath
 
@@ -165,6 +166,36 @@ def test_export_release() -> None:
         [ -z "$(GIT_INDEX_FILE='/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/index' git --git-dir='/srv/it'"'"'s here/repo.git' --work-tree='/srv/it'"'"'s here/releases/7-0123456789ab' -c core.bare=false -c core.fsync=none diff-files --name-only)" ] || refuse "the exported files differ from the commit"
         rm -f -- '/srv/it'"'"'s here/releases/7-0123456789ab/.fabdjango/index'
     """)
+
+
+def test_thousands_of_files_are_written_by_two_processes(tmp_path: Path) -> None:
+    """What is there then is what git has, with links and modes; a file whose content is lost is a failure, as with one process."""
+    layout = Layout(PurePosixPath(tmp_path / "it's here"), "blog")
+    clone = Repository(tmp_path / "it's a clone")
+    clone.commit({f"{number % 40} it's/f\n{number}": f"{number}\n" for number in range(1500)})
+    (clone.path / "0 it's/run").write_text("#!/bin/sh\n")
+    (clone.path / "0 it's/run").chmod(0o755)
+    (clone.path / "0 it's/link").symlink_to("../1 it's")
+    sha = clone.commit({})
+    subprocess.run(["git", "clone", "-q", "--bare", "--", clone.path, str(layout.mirror)], check=True)
+
+    def export(release: str) -> subprocess.CompletedProcess[str]:
+        body = f'refuse() {{ echo "$*"; exit 1; }}; set -e\n{git.export_release(layout, release, sha).body}'
+        trace = {**os.environ, "GIT_TRACE2_EVENT": str(tmp_path / release)}
+        return subprocess.run(["sh", "-c", body], capture_output=True, text=True, check=False, env=trace)
+
+    assert export("1-whole").returncode == 0
+    assert (tmp_path / "1-whole").read_text().count('"child_start"') == 2
+    target = Path(layout.release("1-whole"))
+    words = ["diff", "--recursive", "--no-dereference", "--exclude=.git", "--exclude=.fabdjango"]
+    assert subprocess.run([*words, clone.path, target], check=False).returncode == 0
+    assert (target / "0 it's/run").stat().st_mode & 0o777 == 0o755
+    assert (target / "0 it's/link").is_symlink()
+    lost = clone.git("rev-parse", f"{sha}:7 it's/f\n1447")
+    (Path(layout.mirror) / "objects" / lost[:2] / lost[2:]).unlink()
+    done = export("2-broken")
+    assert done.returncode != 0
+    assert lost in done.stderr
 
 
 def test_status() -> None:

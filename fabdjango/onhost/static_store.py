@@ -16,12 +16,17 @@ PRIVATE = os.path.join(RELEASE, ".fabdjango")
 STORE = P["store"]
 # Beside the store: there, a temporary that a dead deployment left is found and removed by the next one.
 STAGE = os.path.join(os.path.dirname(STORE), ".fabdjango.static")
+# When files of the store were last part of a serving release. Not their dates: they share those with releases.
+AGES = os.path.join(os.path.dirname(STORE), ".static-ages.json")
 MANIFEST = "staticfiles.json"
 LINKED = "static-linked.json"
 # A part that is all digits is a date or a version more often than a hash.
 HASHED = re.compile(r"\.(?![0-9]+\.)[0-9a-f]{8,32}(\.[A-Za-z0-9_]+){1,2}$")
 # Vite and Rollup write theirs in letters and digits, which a word seldom mixes.
 BUNDLED = re.compile(r"-(?=[a-z]*[A-Z0-9_-])(?![0-9]+\.)[A-Za-z0-9_-]{8}(\.[A-Za-z0-9_]+){1,2}$")
+
+# An earlier release had a folder of this name, or a file where this one has a folder.
+IN_THE_WAY = (FileExistsError, NotADirectoryError, IsADirectoryError)
 
 
 def fail(what, cure):
@@ -77,35 +82,69 @@ def hashed_names(folder, files, release):
     return looks | (named & files.keys())
 
 
-def add_to_store(folder, names):
-    """Copy files that the store lacks: all of them first, then one sync, then the renames."""
+def add_to_store(folder, files, names):
+    """Give the store files that it lacks: as a second name of the release's own where that can be, else as a copy."""
     shutil.rmtree(STAGE, ignore_errors=True)
     if not names:
         return
+    # A name that outlives a power cut without its content would stay empty for ever: no file is replaced here.
+    subprocess.check_call(["sync", "-f", "--", folder])
+    # A link to a file goes where the file is: a second name of the link would lead elsewhere.
+    copied = [name for name in names if files[name].is_symlink() or not link_to_store(folder, files[name], name)]
+    if copied:
+        copy_to_store(folder, copied)
+
+
+def link_to_store(folder, entry, name):
+    """Give a release's file a second name in the store; false if the two are not on one file system, or it may not be."""
+    place = os.path.join(STORE, name)
+    try:
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        os.link(os.path.join(folder, name), place)
+    except IN_THE_WAY:
+        return True
+    except OSError:
+        return False
+    if stat.S_IMODE(entry.stat().st_mode) != 0o644:
+        os.chmod(place, 0o644)
+    return True
+
+
+def copy_to_store(folder, names):
+    """Copy files to the store: all of them first, then one sync, then the renames."""
     os.makedirs(STAGE)
     try:
         for number, name in enumerate(names):
             staged = os.path.join(STAGE, str(number))
             shutil.copyfile(os.path.join(folder, name), staged)
             os.chmod(staged, 0o644)
-        # A name that outlives a power cut without its content would stay empty for ever: no file is replaced here.
         subprocess.check_call(["sync", "-f", "--", STAGE])
         for number, name in enumerate(names):
             place = os.path.join(STORE, name)
             try:
                 os.makedirs(os.path.dirname(place), exist_ok=True)
                 os.rename(os.path.join(STAGE, str(number)), place)
-            except (FileExistsError, NotADirectoryError, IsADirectoryError):
-                # An earlier release had a folder of this name, or a file where this one has a folder.
+            except IN_THE_WAY:
                 continue
     finally:
         shutil.rmtree(STAGE, ignore_errors=True)
 
 
-def remove_old(files, kept):
+def last_served(files, kept):
+    """When each stored file that is not to be kept was last part of a serving release, in seconds since 1970."""
+    ages = read_json(AGES)
+    # What is not listed was still served when the list was made; without one, the store is of a time when dates told.
+    return {
+        name: ages.get("left", {}).get(name) or ages.get("at") or entry.stat().st_mtime
+        for name, entry in files.items()
+        if name not in kept
+    }
+
+
+def remove_old(left):
     """Remove stored files that were part of no serving release for the given days; gives their names."""
     limit = time.time() - P["days"] * 86400
-    old = [name for name, entry in files.items() if name not in kept and entry.stat().st_mtime < limit]
+    old = [name for name in left if left[name] < limit]
     for name in old:
         os.unlink(os.path.join(STORE, name))
     for folder, _, _ in os.walk(STORE, topdown=False):
@@ -190,22 +229,22 @@ own = hashed_names(root, incoming, RELEASE)
 kept = set(own)
 before = static_root(P["outgoing"])
 if before and os.path.isdir(before) and is_inside(os.path.realpath(before), os.path.realpath(P["outgoing"])):
-    found = files_of(before)
-    leaving = hashed_names(before, found, P["outgoing"])
+    outgoing = files_of(before)
+    leaving = hashed_names(before, outgoing, P["outgoing"])
     kept |= leaving
 else:
-    leaving = set()
+    outgoing, leaving = {}, set()
 stored = files_of(STORE)
 new = sorted(own - stored.keys())
-add_to_store(root, new)
+add_to_store(root, incoming, new)
 # The release before this one may have been deployed before there was a store.
 late = sorted(leaving - stored.keys() - own)
-add_to_store(before, late)
-for name in kept & stored.keys():
-    os.utime(os.path.join(STORE, name))
-removed = remove_old(stored, kept)
+add_to_store(before, outgoing, late)
+left = last_served(stored, kept)
+removed = set(remove_old(left))
+write(AGES, {"at": int(time.time()), "left": {name: left[name] for name in left if name not in removed}})
 linked_before = read_json(os.path.join(PRIVATE, LINKED)).get("names", [])
-linked = link_into(root, sorted((stored.keys() | set(late)) - set(removed) - incoming.keys()))
+linked = link_into(root, sorted((stored.keys() | set(late)) - removed - incoming.keys()))
 write(os.path.join(PRIVATE, LINKED), {"names": sorted({*linked_before, *linked})})
 point_at(root)
 print(

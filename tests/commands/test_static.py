@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -61,9 +62,11 @@ class Site:
         return names(self.store)
 
     def age(self, name: str, days: int) -> None:
-        """Let a stored file have been touched for the last time so many days ago."""
-        then = time.time() - days * DAY
-        os.utime(self.store / name, (then, then))
+        """Let a stored file have been served for the last time so many days ago."""
+        place = self.store.parent / ".static-ages.json"
+        ages: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {"at": 0, "left": {}}
+        ages["left"][name] = time.time() - days * DAY
+        place.write_text(json.dumps(ages))
 
 
 def names(folder: Path) -> list[str]:
@@ -168,6 +171,51 @@ def test_files_age_from_when_they_were_last_served(site: Site, *, manifest: bool
     site.keep(NEWEST, NEW)
     assert site.stored() == ["b.0123456789ab.css"]
     assert not (site.store / "x").exists()
+
+
+def test_a_store_of_a_version_that_went_by_dates(site: Site) -> None:
+    """Until there is a list, the date of a stored file tells when it was last served."""
+    for name, days in (("a.0123456789aa.css", 15), ("b.0123456789ab.css", 13)):
+        (site.store / name).write_text("stored")
+        os.utime(site.store / name, (time.time() - days * DAY,) * 2)
+    site.collect(OLD, ["plain.css"])
+    site.keep(OLD)
+    assert site.stored() == ["b.0123456789ab.css"]
+    site.collect(NEW, ["plain.css"])
+    site.keep(NEW, OLD, days=12)
+    assert site.stored() == []
+
+
+def test_the_store_takes_no_room_of_its_own(site: Site) -> None:
+    """Files have a second name there, and keep their date: by it a release's static files are known to be as they were."""
+    target = site.collect(OLD, ["a.0123456789aa.css", "b.0123456789ab.css"])
+    (target / "b.0123456789ab.css").chmod(0o600)
+    os.utime(target / "a.0123456789aa.css", (1, 1))
+    site.keep(OLD)
+    for name in site.stored():
+        assert (site.store / name).samefile(target / name)
+        assert (site.store / name).stat().st_mode & 0o777 == 0o644
+    site.collect(NEW, ["c.0123456789ac.css"])
+    site.keep(NEW, OLD)
+    assert (target / "a.0123456789aa.css").stat().st_mtime == 1
+
+
+def test_files_that_cannot_have_two_names_are_copied(site: Site) -> None:
+    """Those behind a link, and all of them if the store is on a file system of its own."""
+    target = site.collect(OLD, ["plain.css"])
+    (target / "a.0123456789aa.css").symlink_to("plain.css")
+    site.keep(OLD)
+    assert not (site.store / "a.0123456789aa.css").is_symlink()
+    assert (site.store / "a.0123456789aa.css").read_text() == f"plain.css of {OLD}"
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        assert Path(elsewhere).stat().st_dev != target.stat().st_dev
+        shutil.rmtree(site.root / "shared")
+        (site.root / "shared").symlink_to(elsewhere)
+        site.collect(NEW, ["x/b.0123456789ab.css"])
+        assert "1 new in the store" in site.keep(NEW, OLD)
+        assert site.stored() == ["a.0123456789aa.css", "x/b.0123456789ab.css"]
+        assert (site.store / "x/b.0123456789ab.css").read_text() == f"x/b.0123456789ab.css of {NEW}"
+        assert not list((site.root / "shared").glob(".fabdjango*"))
 
 
 def test_a_second_run_changes_nothing(site: Site) -> None:

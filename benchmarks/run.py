@@ -82,6 +82,7 @@ def _on_same_hosts(order: Order, theatre: Theatre, scenarios: list[Scenario]) ->
             if failed:
                 message = f"{stage.tool.name} cannot deploy the site: {failed}\nWhat it said is in {stage.folder}"
                 raise RuntimeError(message)
+    theatre.rest(scenarios[0].size)
     for scenario, delay, number in _rounds(order, scenarios):
         for stage, taken in _once_each(theatre, scenario, delay, _turned(stages, number)):
             yield Row(scenario.name, delay, number, stage.tool.name, taken)

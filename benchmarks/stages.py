@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import wheels
 from benchmarks.measuring import Measured, measure
-from benchmarks.project import Chain, Commit, Size
+from benchmarks.project import SMALL, Chain, Commit, Size
 from benchmarks.proxy import LOCAL, Relays
 from benchmarks.site import Host, Site, lay_out, prepare
 from benchmarks.tools import Tool
@@ -18,6 +19,9 @@ from tests.hosts.workplace import Daemon, serve_git
 from tests.machines import Machine
 
 __all__ = ["Stage", "Theatre", "open_theatre"]
+
+#: Seconds after files were removed in which new ones cost more than ever after: ext4 goes round inodes that were freed lately.
+REST = 300
 
 
 @dataclass
@@ -90,6 +94,11 @@ class Theatre:
         stage = Stage(tool, lay_out(folder / "work", hosts, self.chain(size).repository.url), self.relays, folder)
         tool.furnish(stage.site)
         return stage
+
+    def rest(self, size: Size) -> None:
+        """Let the file system forget hosts that were thrown away, in this run or an earlier one, if there is much to write."""
+        if size != SMALL:
+            time.sleep(max(0.0, machines.last_removal() + REST - time.time()))
 
     def strike(self, stages: list[Stage]) -> None:
         """Throw the hosts of these stages away."""

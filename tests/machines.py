@@ -48,10 +48,21 @@ from tests.machine_image import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["DEBIAN_PACKAGES", "Machine", "MachineError", "build_image", "down", "missing_tools", "running", "up"]
+__all__ = [
+    "DEBIAN_PACKAGES",
+    "Machine",
+    "MachineError",
+    "build_image",
+    "down",
+    "last_removal",
+    "missing_tools",
+    "running",
+    "up",
+]
 
 FARM = Path("/var/lib/fabdjango-hosts")
 LOCK = FARM / "lock"
+REMOVED = FARM / "removed"
 KEY = FARM / "operator_key"
 BEFORE = FARM / "settings_before.json"
 
@@ -344,6 +355,11 @@ def down(machines: Iterable[Machine] | None = None) -> None:
             _network_down()
 
 
+def last_removal() -> float:
+    """When a host of this machine was last thrown away, in seconds since 1970; 0 if none was."""
+    return REMOVED.stat().st_mtime if REMOVED.exists() else 0.0
+
+
 def running() -> list[Machine]:
     """Give the hosts that run on this machine, whichever process booted them."""
     known = [machine for machine in map(_read, _names()) if machine]
@@ -467,6 +483,7 @@ def _remove(name: str) -> None:
         if os.path.ismount(mount) and command("umount", mount, check=False).returncode:
             command("umount", "--lazy", mount)
     command("rm", "-rf", "--one-file-system", "--", machine.place)
+    REMOVED.touch()
 
 
 def _network_up() -> None:

@@ -3,11 +3,9 @@
 import hashlib
 import json
 import os
-import shutil
 import stat
 import subprocess
 
-SOURCES = "static-sources.json"
 # What else decides what collectstatic makes: settings of Django and of WhiteNoise, by the beginnings of their names.
 SETTINGS = ("DEBUG", "FILE_UPLOAD_", "FORCE_SCRIPT_NAME", "MEDIA_URL", "STATIC", "STORAGES", "WHITENOISE_")
 # Finders and storages that take nothing into account beside files and settings.
@@ -107,45 +105,16 @@ def take_over(outgoing, digest, root):
 
     They can if they were made of the same, are all there as they were made, and ``root`` is not there yet.
     """
-    made = read_json(os.path.join(outgoing, ".fabdjango", SOURCES))
-    files = made.get("files") or {}
-    before = read_json(os.path.join(outgoing, ".fabdjango", "django.json")).get("static_root") or ""
-    real = os.path.realpath(before)
-    if made.get("digest") != digest or not real.startswith(os.path.realpath(outgoing) + "/") or os.path.lexists(root):
-        return {}
-    folders = {"": []}
-    for name in files:
-        folder, _, base = name.rpartition("/")
-        folders.setdefault(folder, []).append((base, files[name]))
-    stage = root + ".fabdjango"
-    shutil.rmtree(stage, ignore_errors=True)
+    made, files, before = collected_by(outgoing)
     try:
-        os.makedirs(stage)
-        for folder, inside in folders.items():
-            os.makedirs(os.path.join(stage, folder), exist_ok=True)
-            if not link_all(os.path.join(real, folder), inside, os.path.join(stage, folder)):
-                return {}
-        for folder in folders:
-            os.chmod(os.path.join(stage, folder), stat.S_IMODE(os.stat(os.path.join(real, folder)).st_mode))
-        os.rename(stage, root)
+        if not files or made != digest or os.path.lexists(root):
+            return {}
+        if not linking.succeeded() and not link_collected(before, files):
+            return {}
+        os.makedirs(os.path.dirname(root), exist_ok=True)
+        os.rename(LINKED, root)
     except OSError:
         return {}
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        linking.end()
     return files
-
-
-def link_all(source, files, target):
-    """Link files from one folder into another, unless one of them is not as it was made; then false."""
-    # From the folders themselves: of many thousand files, finding the way from the root each time is a third of the time.
-    ours, theirs = os.open(target, os.O_RDONLY), os.open(source, os.O_RDONLY)
-    try:
-        for name, made in files:
-            status = os.stat(name, dir_fd=theirs, follow_symlinks=False)
-            if [status.st_size, status.st_mtime_ns] != made or not stat.S_ISREG(status.st_mode):
-                return False
-            os.link(name, name, src_dir_fd=theirs, dst_dir_fd=ours)
-    finally:
-        os.close(theirs)
-        os.close(ours)
-    return True

@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
+from fabdjango import onhost
 from tests.onhost.conftest import begin
 
 SETTINGS = """\
@@ -58,12 +60,23 @@ class Site:
             place.write_text(text)
         self.git("add", "--all", tree=release)
         self.git("commit", "--quiet", "--allow-empty", "-m", str(number), tree=release)
+        commit = self.git("rev-parse", "HEAD")
         (release / ".fabdjango").mkdir()
-        return release, self.git("rev-parse", "HEAD")
+        (release / ".fabdjango" / "venv").write_text(f"{sys.prefix}\n")
+        (release / ".fabdjango" / "release.json").write_text(json.dumps({"commit": commit}))
+        return release, commit
 
     def collect(self, release: Path, commit: str, outgoing: Path | None) -> str:
         """Start Django there, and give its note."""
-        process = begin(
+        process = self.begin(release, commit, outgoing)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+        (note,) = json.loads(output.splitlines()[-1])["notes"]
+        return str(note)
+
+    def begin(self, release: Path, commit: str, outgoing: Path | None) -> subprocess.Popen[str]:
+        """Begin to start Django there."""
+        return begin(
             "django_start",
             release,
             {"PATH": os.environ["PATH"], "DJANGO_SETTINGS_MODULE": "blog.settings", "PYTHONDONTWRITEBYTECODE": "1"},
@@ -78,19 +91,20 @@ class Site:
             outgoing=str(outgoing or ""),
             answer=str(release / ".fabdjango" / "django.json"),
         )
-        output, _ = process.communicate(timeout=60)
-        assert process.returncode == 0, output
-        (note,) = json.loads(output.splitlines()[-1])["notes"]
-        return str(note)
+
+
+def make_site(folder: Path) -> Site:
+    """One without a release."""
+    made = Site(folder / "it's here")
+    made.path.mkdir()
+    subprocess.run(["git", "init", "--quiet", "--bare", made.path / "repo.git"], check=True)
+    return made
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     """One without a release."""
-    made = Site(tmp_path / "it's here")
-    made.path.mkdir()
-    subprocess.run(["git", "init", "--quiet", "--bare", made.path / "repo.git"], check=True)
-    return made
+    return make_site(tmp_path)
 
 
 def content(release: Path) -> dict[str, str]:
@@ -226,3 +240,94 @@ def test_a_folder_that_is_there(site: Site) -> None:
 
     assert "copied to STATIC_ROOT" in site.collect(*second, first[0])
     assert content(second[0])["robots.txt"] == "none"
+
+
+# --- many of them ----------------------------------------------------------------
+
+MANY = {**FILES, **{f"assets/many/{number}.js": str(number) for number in range(3000)}}
+# Django starts no further before the other process has come so far.
+WAITING = """
+import time
+
+AHEAD = BASE_DIR / ".fabdjango" / "static.linked"
+for _ in range(2000):
+    if (AHEAD / {name!r}).exists():
+        break
+    time.sleep(0.01)
+else:
+    raise RuntimeError("nothing was linked ahead")
+"""
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Site, Path]:
+    """A site with a release of many static files."""
+    made = make_site(tmp_path_factory.mktemp("grown"))
+    first = made.release(1, MANY)
+    assert made.collect(*first, None).startswith("3003 static files copied")
+    return made, first[0]
+
+
+def test_many_are_linked_while_django_starts(grown: tuple[Site, Path]) -> None:
+    """They are the same then, and nothing else is left of it."""
+    site, first = grown
+    wait = WAITING.format(name="staticfiles.json")
+    second = site.release(2, {**MANY, "blog/settings.py": SETTINGS + wait, "posts/models.py": "# more"})
+    assert "as in 1-" in site.collect(*second, first)
+    assert content(second[0]) == content(first)
+    assert not (second[0] / ".fabdjango" / "static.linked").exists()
+
+
+def test_many_that_were_linked_in_vain(grown: tuple[Site, Path]) -> None:
+    """What Django says counts: they are removed again, and static files are collected."""
+    site, first = grown
+    other = SETTINGS.replace("static/", "s/") + WAITING.format(name="staticfiles.json")
+    third = site.release(3, {**MANY, "blog/settings.py": other})
+    assert "post-processed" in site.collect(*third, first)
+    assert content(third[0]) == content(first)
+    assert (third[0] / "var" / "static" / "app.js").stat().st_nlink == 1
+    assert not (third[0] / ".fabdjango" / "static.linked").exists()
+
+
+def test_many_and_a_django_that_does_not_start(grown: tuple[Site, Path]) -> None:
+    """Nobody goes on in a release that will be removed."""
+    site, first = grown
+    broken = SETTINGS + WAITING.format(name="") + "raise RuntimeError('it is broken')\n"
+    fourth = site.release(4, {**MANY, "blog/settings.py": broken})
+    process = site.begin(*fourth, first)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "it is broken" in output
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    assert not (fourth[0] / ".fabdjango" / "static.linked").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        pytest.param({"posts/models.py": "# it's other code"}, True, id="code"),
+        pytest.param({"posts/templates/app.html": "it's app.js"}, True, id="template"),
+        pytest.param({"assets/many/7.js": "it's changed"}, False, id="a static file"),
+        pytest.param({"posts/static/new.js": "it's new"}, False, id="a new static file"),
+    ],
+)
+def test_when_linking_ahead_is_tried(site: Site, change: dict[str, str], *, wanted: bool) -> None:
+    """Not for a commit that changes static files, nor one with other packages, whose Django is another one perhaps."""
+    files = {**FILES, "assets/many/7.js": "7"}
+    first, _ = site.release(1, files)
+    site.collect(first, site.git("rev-parse", "HEAD"), None)
+    second = site.release(2, {**files, **change})
+    words = (str(first), str(site.path / "repo.git"), second[1])
+
+    def tried() -> str:
+        parameters = {"collectstatic": "never", "answer": str(second[0] / ".fabdjango" / "django.json")}
+        parts = "\n".join(
+            resources.files(onhost).joinpath(f"{name}.py").read_text() for name in ("reading", "static_ahead")
+        )
+        text = f"PARAMETERS = {parameters!r}\n{parts}\nprint(link_ahead(*{words!r}))"
+        return subprocess.run([sys.executable, "-c", text], check=True, capture_output=True, text=True).stdout.strip()
+
+    assert tried() == str(wanted)
+    (first / ".fabdjango" / "venv").write_text("/srv/it's another")
+    assert tried() == "False"

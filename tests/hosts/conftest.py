@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from tests.machines import Machine
 
 HERE = Path(__file__).parent
-#: Three workers of pytest-xdist at most boot hosts, each for the files of one group, which share theirs.
+#: Three workers of pytest-xdist at most boot hosts, each for the files of one group, which share theirs. All of them take about
+#: ten minutes: the longest one is what the whole command waits for.
 MATRICES = {
     "test_load.py",
     "test_faults.py",
@@ -31,25 +32,23 @@ MATRICES = {
     "test_disk_full.py",
     "test_held.py",
     "test_instruments.py",
+    "test_managers.py",
+    "test_nginx.py",
 }
 SERVERS = {
-    *(
-        "test_setup.py",
-        "test_bare.py",
-        "test_real_project.py",
-        "test_privileges.py",
-        "test_letsencrypt.py",
-        "test_fleet.py",
-        "test_managers.py",
-        "test_upgrades.py",
-    ),
-    *("test_nginx.py", "test_schedule.py"),
+    "test_bare.py",
+    "test_fleet.py",
+    "test_letsencrypt.py",
+    "test_real_project.py",
+    "test_schedule.py",
+    "test_setup.py",
+    "test_upgrades.py",
 }
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the folder, and let three workers of pytest-xdist have it: one the matrices, one hosts that are used up, the other the rest."""
+    """Mark the folder, and let three workers of pytest-xdist have it."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.hosts)

@@ -60,16 +60,18 @@ def _rows(order: Order, theatre: Theatre) -> Iterator[Row]:
 
 
 def _on_fresh_hosts(order: Order, theatre: Theatre, scenarios: list[Scenario]) -> Iterator[Row]:
-    last: list[Stage] = []
+    over: list[Stage] = []
+    theatre.rest()
     for scenario, delay, number in _rounds(order, scenarios):
         for tool in _turned(order.tools, number):
             stage = theatre.set_up(tool, scenario.hosts, scenario.size)
-            # Only now: the bridge goes with the last host, and git is served there.
-            theatre.strike(last)
-            last = [stage]
+            over.append(stage)
             with theatre.relays.delayed(delay / 1000):
                 taken = stage.deploy(theatre.chain(scenario.size).head)
             yield Row(scenario.name, delay, number, tool.name, taken)
+            stage.stop()
+    # Not before: what is removed between two deploys would make the next one slower.
+    theatre.strike(over)
 
 
 def _on_same_hosts(order: Order, theatre: Theatre, scenarios: list[Scenario]) -> Iterator[Row]:
@@ -82,7 +84,8 @@ def _on_same_hosts(order: Order, theatre: Theatre, scenarios: list[Scenario]) ->
             if failed:
                 message = f"{stage.tool.name} cannot deploy the site: {failed}\nWhat it said is in {stage.folder}"
                 raise RuntimeError(message)
-    theatre.rest(scenarios[0].size)
+    if scenarios[0].is_grown:
+        theatre.rest()
     for scenario, delay, number in _rounds(order, scenarios):
         for stage, taken in _once_each(theatre, scenario, delay, _turned(stages, number)):
             yield Row(scenario.name, delay, number, stage.tool.name, taken)

@@ -28,6 +28,11 @@ class Scenario:
         """The kind of commit that it wants a new one of."""
         return "requirements" if self.deed == "requirements" else "code"
 
+    @property
+    def is_grown(self) -> bool:
+        """True if the project has thousands of files."""
+        return self.size != SMALL
+
 
 _SMALL = (
     Scenario("first", "first"),

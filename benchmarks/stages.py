@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import wheels
 from benchmarks.measuring import Measured, measure
-from benchmarks.project import SMALL, Chain, Commit, Size
+from benchmarks.project import Chain, Commit, Size
 from benchmarks.proxy import LOCAL, Relays
 from benchmarks.site import Host, Site, lay_out, prepare
 from benchmarks.tools import Tool
@@ -54,6 +54,11 @@ class Stage:
         self.served, self.before = (None if taken.failed else self.before), None
         return taken
 
+    def stop(self) -> None:
+        """Switch its hosts off; their files stay."""
+        for host in self.site.hosts:
+            host.machine.kill()
+
     def _measure(self, words: list[str], commit: Commit, *, changes: bool) -> Measured:
         self._runs += 1
         log = self.folder / f"run-{self._runs:03}.log"
@@ -95,10 +100,9 @@ class Theatre:
         tool.furnish(stage.site)
         return stage
 
-    def rest(self, size: Size) -> None:
-        """Let the file system forget hosts that were thrown away, in this run or an earlier one, if there is much to write."""
-        if size != SMALL:
-            time.sleep(max(0.0, machines.last_removal() + REST - time.time()))
+    def rest(self) -> None:
+        """Wait until the file system has forgotten the hosts that were thrown away, in this run or by an earlier one."""
+        time.sleep(max(0.0, machines.last_removal() + REST - time.time()))
 
     def strike(self, stages: list[Stage]) -> None:
         """Throw the hosts of these stages away."""

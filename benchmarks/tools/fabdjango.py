@@ -24,7 +24,7 @@ class Fabdjango:
         return ""
 
     def furnish(self, site: Site) -> None:
-        """Write the two files, and let nginx lead to the site."""
+        """Write the two files; let nginx lead to the site, and systemd know its programs, as it does those of the others."""
         (site.workplace / "fabfile.py").write_text('"""The tasks."""\nfrom fabdjango import ns\n')
         # JSON is YAML.
         (site.workplace / "fabric.yaml").write_text(json.dumps({"fabdjango": self._settings(site)}, indent=1))
@@ -36,7 +36,7 @@ class Fabdjango:
                 f"mv {site.root}/shared/environment {site.root}/shared/.env"
             )
         done = subprocess.run(
-            [FAB, "nginx.configure"],
+            [FAB, "nginx.configure", "systemd.configure"],
             cwd=site.workplace,
             env=site.environ,
             stdin=subprocess.DEVNULL,
@@ -45,7 +45,7 @@ class Fabdjango:
             check=False,
         )
         if done.returncode:
-            message = f"fab nginx.configure: exit {done.returncode}\n{done.stdout}{done.stderr}"
+            message = f"fab nginx.configure systemd.configure: exit {done.returncode}\n{done.stdout}{done.stderr}"
             raise RuntimeError(message)
 
     def deploy(self, site: Site, commit: str) -> list[str]:

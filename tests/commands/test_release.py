@@ -190,7 +190,7 @@ def test_complete() -> None:
     assert shown(release.complete(LAYOUT, RELEASE, KEY, {"by": "it's me", "commit": SHA})) == shell(r"""
         # complete: release 7-0123456789ab is complete
         if ! [ -e '/srv/it'"'"'s here/venvs/00112233aabbccdd/.complete' ]; then
-        chmod -R go-w -- '/srv/it'"'"'s here/venvs/00112233aabbccdd'
+        find '/srv/it'"'"'s here/venvs/00112233aabbccdd' -perm /022 ! -type l -exec chmod go-w -- '{}' '+'
         sync -f -- '/srv/it'"'"'s here/venvs/00112233aabbccdd'
         touch -- '/srv/it'"'"'s here/venvs/00112233aabbccdd/.complete'
         fi

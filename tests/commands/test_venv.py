@@ -242,7 +242,7 @@ def test_mark_complete() -> None:
     """After everything is on the disk."""
     assert venv.mark_complete(LAYOUT, KEY) == shell("""
         if ! [ -e '/srv/it'"'"'s here/venvs/00112233aabbccdd/.complete' ]; then
-        chmod -R go-w -- '/srv/it'"'"'s here/venvs/00112233aabbccdd'
+        find '/srv/it'"'"'s here/venvs/00112233aabbccdd' -perm /022 ! -type l -exec chmod go-w -- '{}' '+'
         sync -f -- '/srv/it'"'"'s here/venvs/00112233aabbccdd'
         touch -- '/srv/it'"'"'s here/venvs/00112233aabbccdd/.complete'
         fi

@@ -70,8 +70,11 @@ def _on_fresh_hosts(order: Order, theatre: Theatre, scenarios: list[Scenario]) -
                 taken = stage.deploy(theatre.chain(scenario.size).head)
             yield Row(scenario.name, delay, number, tool.name, taken)
             stage.stop()
-    # Not before: what is removed between two deploys would make the next one slower.
-    theatre.strike(over)
+            if not theatre.has_room():
+                over = theatre.strike_but_last(over)
+                theatre.rest()
+    # Not before, if it can be helped: what is removed between two deploys makes the next one slower.
+    theatre.strike_but_last(over)
 
 
 def _on_same_hosts(order: Order, theatre: Theatre, scenarios: list[Scenario]) -> Iterator[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ __all__ = ["Stage", "Theatre", "open_theatre"]
 
 #: Seconds after files were removed in which new ones cost more than ever after: ext4 goes round inodes that were freed lately.
 REST = 300
+#: Bytes that stay free on the disk of the hosts.
+ROOM = 4_000_000_000
 
 
 @dataclass
@@ -103,6 +106,15 @@ class Theatre:
     def rest(self) -> None:
         """Wait until the file system has forgotten the hosts that were thrown away, in this run or by an earlier one."""
         time.sleep(max(0.0, machines.last_removal() + REST - time.time()))
+
+    def has_room(self) -> bool:
+        """True if the disk has room for more hosts beside those that are switched off."""
+        return shutil.disk_usage(machines.FARM).free > ROOM
+
+    def strike_but_last(self, stages: list[Stage]) -> list[Stage]:
+        """Throw all away but the last one, and give that: the bridge goes with the last host, and git is served there."""
+        self.strike(stages[:-1])
+        return stages[-1:]
 
     def strike(self, stages: list[Stage]) -> None:
         """Throw the hosts of these stages away."""

@@ -101,12 +101,12 @@ def link_to_store(folder, entry, name):
     try:
         os.makedirs(os.path.dirname(place), exist_ok=True)
         os.link(os.path.join(folder, name), place)
+        if stat.S_IMODE(entry.stat().st_mode) != 0o644:
+            os.chmod(place, 0o644)
     except IN_THE_WAY:
         return True
     except OSError:
         return False
-    if stat.S_IMODE(entry.stat().st_mode) != 0o644:
-        os.chmod(place, 0o644)
     return True
 
 

@@ -17,7 +17,7 @@ _PARTS = {
     "database_backups": ("telling", "backup_files"),
     "database_create": ("telling", "env_store", "postgresql_server", "mysql_server"),
     "database_restore": ("telling", "project", "journal", *_BACKUPS),
-    "django_start": ("reading", "static_ahead", "project", "schema", "static_sources"),
+    "django_start": ("reading", "static_ahead", "project", "schema", "static_sources", "static_collect"),
     "generate_secrets": ("env_store",),
     "list_env": ("env_store", "env_lines"),
     "migrate": ("project", "schema", "journal"),

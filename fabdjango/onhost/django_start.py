@@ -1,14 +1,24 @@
 """Check, migration plan and collectstatic in one start of Django; the answer is one line of JSON."""
 
 import importlib
-import io
 import json
 import os
 
 P = PARAMETERS  # noqa: F821 - set by the line before this program
 answer = {"migrations": [], "known": [], "static_root": "", "static_url": "", "host": "", "checks": [], "notes": []}
+release = os.path.realpath(os.path.dirname(os.path.dirname(P["answer"])))
 
-from django.core import checks, management  # noqa: E402 - after setup
+from django.apps import apps  # noqa: E402 - after setup
+from django.core import checks  # noqa: E402
+
+static_root = getattr(settings, "STATIC_ROOT", None)
+sources = ""
+if P["collectstatic"] != "never" and P["commit"] and static_root and apps.is_installed("django.contrib.staticfiles"):
+    sources = digest_of(release, P["mirror"], P["commit"])
+collecting = Collecting()
+if sources and inside_of(release, static_root) and not (P["outgoing"] and collected_by(P["outgoing"])[0] == sources):
+    # Django's own command with its own storage, and into the release: if the checks say no, nobody has seen it.
+    collecting.begin(lambda: collect(release, static_root, sources))
 
 if P["check"] != "never":
     try:
@@ -24,26 +34,6 @@ if P["check"] != "never":
             "manage.py check found %d of level %s or above" % (len(bad), P["check"]),
             "mend the project, or set fabdjango.django.check",
         )
-
-if P["app"]:
-    module, _, name = P["app"].partition(":")
-    try:
-        target = importlib.import_module(module)
-    except ImportError as error:
-        if error.name and (module == error.name or module.startswith(error.name + ".")):
-            fail(
-                "there is no module %s to serve" % module,
-                "set fabdjango.gunicorn.app; the settings name %s" % getattr(settings, "WSGI_APPLICATION", "none"),
-            )
-        fail_with_traceback("the application %s cannot be imported" % P["app"])
-    except BaseException as error:
-        # sys.exit() at import ends the program without a word.
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        fail_with_traceback("the application %s cannot be imported" % P["app"])
-    plain = name.split("(")[0].split(".")[0] or "application"
-    if not hasattr(target, plain):
-        fail("the module %s has no %s" % (module, plain), "set fabdjango.gunicorn.app")
 
 if P["plan"]:
     for alias in connections:
@@ -78,10 +68,32 @@ if P["plan"]:
         finally:
             connections[alias].close()
 
-from django.apps import apps  # noqa: E402
+note = ""
+if collecting.process:
+    # The application may look at the static files when it is imported: they are all there, or none is.
+    note = collecting.finish()
+
+if P["app"]:
+    module, _, name = P["app"].partition(":")
+    try:
+        target = importlib.import_module(module)
+    except ImportError as error:
+        if error.name and (module == error.name or module.startswith(error.name + ".")):
+            fail(
+                "there is no module %s to serve" % module,
+                "set fabdjango.gunicorn.app; the settings name %s" % getattr(settings, "WSGI_APPLICATION", "none"),
+            )
+        fail_with_traceback("the application %s cannot be imported" % P["app"])
+    except BaseException as error:
+        # sys.exit() at import ends the program without a word.
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        fail_with_traceback("the application %s cannot be imported" % P["app"])
+    plain = name.split("(")[0].split(".")[0] or "application"
+    if not hasattr(target, plain):
+        fail("the module %s has no %s" % (module, plain), "set fabdjango.gunicorn.app")
 
 if P["collectstatic"] != "never":
-    static_root = getattr(settings, "STATIC_ROOT", None)
     storages = getattr(settings, "STORAGES", {})
     if not apps.is_installed("django.contrib.staticfiles"):
         if P["collectstatic"] == "always":
@@ -100,44 +112,23 @@ if P["collectstatic"] != "never":
     else:
         from django.contrib.staticfiles.storage import staticfiles_storage
 
-        release = os.path.realpath(os.path.dirname(os.path.dirname(P["answer"])))
-        inside = bool(static_root) and (os.path.realpath(static_root) + "/").startswith(release + "/")
-        if hasattr(staticfiles_storage, "manifest_name") and static_root:
-            if not inside:
-                fail(
-                    "STATIC_ROOT is %s, outside of the release, and its storage has a manifest: a worker of the release "
-                    "that serves would read the manifest of the new one" % static_root,
-                    'set STATIC_ROOT = BASE_DIR / "static" in the settings',
-                )
-        sources = digest_of(release, P["mirror"], P["commit"]) if P["commit"] and static_root else ""
-        taken = take_over(P["outgoing"], sources, str(static_root)) if sources and P["outgoing"] else {}
-        if taken:
-            note = "%d static files as in %s: what they are made of is the same" % (
-                len(taken),
-                os.path.basename(P["outgoing"]),
+        if hasattr(staticfiles_storage, "manifest_name") and static_root and not inside_of(release, static_root):
+            fail(
+                "STATIC_ROOT is %s, outside of the release, and its storage has a manifest: a worker of the release "
+                "that serves would read the manifest of the new one" % static_root,
+                'set STATIC_ROOT = BASE_DIR / "static" in the settings',
             )
-        else:
-            out = io.StringIO()
-            try:
-                management.call_command("collectstatic", interactive=False, verbosity=1, stdout=out)
-            except BaseException as error:
-                if isinstance(error, KeyboardInterrupt):
-                    raise
-                fail_with_traceback("collectstatic failed")
-            said = (out.getvalue().strip().splitlines() or [""])[-1]
-            note = said.replace("'%s'" % static_root, "STATIC_ROOT")
-        if sources and inside:
-            write_sources(release, sources, taken or collected(static_root))
+        taken = take_over(P["outgoing"], sources, str(static_root)) if sources and P["outgoing"] and not note else {}
+        if taken:
+            before = os.path.basename(P["outgoing"])
+            note = "%d static files as in %s: what they are made of is the same" % (len(taken), before)
+            if inside_of(release, static_root):
+                write_sources(release, sources, taken)
         answer["static_root"] = str(static_root or "")
-        answer["notes"].append(note)
+        answer["notes"].append(note or collect(release, static_root, sources))
 
 if P["static"]:
-    try:
-        from django.templatetags.static import static
-
-        answer["static_url"] = static(P["static"])
-    except Exception as error:
-        fail("fabdjango.health.static: there is no static file %s: %s" % (P["static"], error))
+    answer["static_url"] = address_of(P["static"])
 
 hosts = [host.lstrip(".") for host in settings.ALLOWED_HOSTS if "*" not in host]
 answer["host"] = hosts[0] if hosts else "localhost"

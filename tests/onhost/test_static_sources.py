@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,28 +69,32 @@ class Site:
 
     def collect(self, release: Path, commit: str, outgoing: Path | None) -> str:
         """Start Django there, and give its note."""
-        process = self.begin(release, commit, outgoing)
-        output, _ = process.communicate(timeout=60)
-        assert process.returncode == 0, output
-        (note,) = json.loads(output.splitlines()[-1])["notes"]
+        (note,) = self.start(release, commit, outgoing)["notes"]
         return str(note)
 
-    def begin(self, release: Path, commit: str, outgoing: Path | None) -> subprocess.Popen[str]:
+    def start(self, release: Path, commit: str, outgoing: Path | None, **more: object) -> dict[str, Any]:
+        """Start Django there, and give its answer."""
+        process = self.begin(release, commit, outgoing, **more)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+        found: dict[str, Any] = json.loads(output.splitlines()[-1])
+        return found
+
+    def begin(self, release: Path, commit: str, outgoing: Path | None, **more: object) -> subprocess.Popen[str]:
         """Begin to start Django there."""
+        parameters = {"check": "never", "plan": False, "static": "", **more}
         return begin(
             "django_start",
             release,
             {"PATH": os.environ["PATH"], "DJANGO_SETTINGS_MODULE": "blog.settings", "PYTHONDONTWRITEBYTECODE": "1"},
-            check="never",
             deploy=False,
             collectstatic="auto",
-            plan=False,
             app="",
-            static="",
             mirror=str(self.path / "repo.git"),
             commit=commit,
             outgoing=str(outgoing or ""),
             answer=str(release / ".fabdjango" / "django.json"),
+            **parameters,
         )
 
 

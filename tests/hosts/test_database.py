@@ -54,9 +54,19 @@ FILES = {
 MORE = "from django.db import migrations, models\n\n\nclass Migration(migrations.Migration):\n    dependencies = [('notes', '0001_initial')]\n    operations = [migrations.AddField('Note', 'number', models.IntegerField(null=True))]\n"
 # Every command line that anybody can see, for as long as it runs.
 WATCH = """\
-while [ -e /run/watching ]; do
-  for each in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < "$each" 2>/dev/null && echo; done
-done | sort -u > /run/seen
+import glob, os, time
+
+seen = set()
+while os.path.exists("/run/watching"):
+    for place in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            with open(place, "rb") as file:
+                seen.add(file.read().replace(b"\\0", b" "))
+        except OSError:
+            pass
+    time.sleep(0.001)
+with open("/run/seen", "wb") as file:
+    file.write(b"\\n".join(sorted(seen)))
 """
 
 
@@ -128,7 +138,7 @@ def test_from_a_deploy_to_a_restore(site: Site) -> None:
     assert answer(site.machine, PORT) == (200, "it's the first")
     site.machine.run(": > /run/watching")
     site.machine.write("/run/watch", WATCH)
-    site.machine.run("systemd-run -q --unit watch sh /run/watch")
+    site.machine.run("systemd-run -q --unit watch python3 /run/watch")
     site.repository.write("notes/migrations/0002_number.py", MORE)
     site.repository.commit("Second")
     outcome = site.fab("deploy").ended()

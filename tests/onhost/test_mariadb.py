@@ -60,12 +60,14 @@ def server() -> Iterator[Server]:
     (found.folder / ".my.cnf").write_text(f"[client]\nsocket={found.folder / 'socket'}\nport={found.port}\n")
     data = f"--datadir={found.folder / 'data'}"
     as_mysql: dict[str, Any] = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    subprocess.run(
+    made = subprocess.run(
         ["mariadb-install-db", "--no-defaults", data, "--auth-root-authentication-method=socket", "--skip-test-db"],
-        check=True,
         capture_output=True,
+        text=True,
+        check=False,
         **as_mysql,
     )
+    assert made.returncode == 0, made.stdout + made.stderr
     words = [program, "--no-defaults", data, f"--socket={found.folder / 'socket'}", f"--port={found.port}"]
     more = ["--bind-address=127.0.0.1", f"--pid-file={found.folder / 'pid'}", "--innodb-flush-method=nosync"]
     process = subprocess.Popen(

@@ -8,7 +8,14 @@ Deploy Django over SSH with Fabric.
 
 from __future__ import annotations
 
-from fabdjango.collection import (
+import sys
+
+# fab forbids bytecode, for the sake of the folder of the fabfile, and uv installs none: ours would be compiled anew each
+# time. Who has forbidden it with -B or PYTHONDONTWRITEBYTECODE is heard.
+_forbidden = sys.dont_write_bytecode
+sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
+
+from fabdjango.collection import (  # noqa: E402
     config,
     db,
     django,
@@ -28,7 +35,9 @@ from fabdjango.collection import (
     tls,
     venv,
 )
-from fabdjango.version import __version__
+from fabdjango.version import __version__  # noqa: E402
+
+sys.dont_write_bytecode = _forbidden
 
 __all__ = [
     "__version__",

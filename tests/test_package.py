@@ -142,3 +142,14 @@ def test_an_editable_install_renders_them_too(source: Path, python: Path) -> Non
     assert Path(package) == source / "fabdjango"
     assert Path(templates).resolve() == source / "templates"
     assert rest == RENDERED
+
+
+@pytest.mark.parametrize(("more", "kept"), [({}, True), ({"PYTHONDONTWRITEBYTECODE": "1"}, False)])
+def test_fab_keeps_our_bytecode(tmp_path: Path, more: dict[str, str], *, kept: bool) -> None:
+    """It forbids bytecode, and uv installs none; the fabfile gets none, nor does anything if somebody has forbidden it."""
+    (tmp_path / "fabfile.py").write_text("from fabdjango import ns\n")
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPYCACHEPREFIX": str(tmp_path / "made"), **more}
+    words = [sys.executable, "-m", "fabric", "--list"]
+    subprocess.run(words, cwd=tmp_path, env=environ, check=True, capture_output=True)
+    made = {path.name.split(".")[0] for path in (tmp_path / "made").rglob("*.pyc")}
+    assert ("settings" in made, "fabfile" in made) == (kept, False)

@@ -68,15 +68,11 @@ if P["plan"]:
         finally:
             connections[alias].close()
 
-note = ""
-if collecting.process:
-    # The application may look at the static files when it is imported: they are all there, or none is.
-    note = collecting.finish()
 
-if P["app"]:
-    module, _, name = P["app"].partition(":")
+def load_application(module):
+    """The module of the application, as the server will load it."""
     try:
-        target = importlib.import_module(module)
+        return importlib.import_module(module)
     except ImportError as error:
         if error.name and (module == error.name or module.startswith(error.name + ".")):
             fail(
@@ -89,6 +85,22 @@ if P["app"]:
         if isinstance(error, KeyboardInterrupt):
             raise
         fail_with_traceback("the application %s cannot be imported" % P["app"])
+
+
+module, _, name = P["app"].partition(":")
+note = None
+if collecting.process:
+    collecting.meanwhile()
+    try:
+        if module:
+            importlib.import_module(module)
+    except (Exception, SystemExit):
+        # It may look at the static files when it is imported, and these come and go now; below it is tried again.
+        pass
+    note = collecting.finish()
+
+if P["app"]:
+    target = load_application(module)
     plain = name.split("(")[0].split(".")[0] or "application"
     if not hasattr(target, plain):
         fail("the module %s has no %s" % (module, plain), "set fabdjango.gunicorn.app")
@@ -118,14 +130,16 @@ if P["collectstatic"] != "never":
                 "that serves would read the manifest of the new one" % static_root,
                 'set STATIC_ROOT = BASE_DIR / "static" in the settings',
             )
-        taken = take_over(P["outgoing"], sources, str(static_root)) if sources and P["outgoing"] and not note else {}
+        taken = (
+            take_over(P["outgoing"], sources, str(static_root)) if sources and P["outgoing"] and note is None else {}
+        )
         if taken:
             before = os.path.basename(P["outgoing"])
             note = "%d static files as in %s: what they are made of is the same" % (len(taken), before)
             if inside_of(release, static_root):
                 write_sources(release, sources, taken)
         answer["static_root"] = str(static_root or "")
-        answer["notes"].append(note or collect(release, static_root, sources))
+        answer["notes"].append(collect(release, static_root, sources) if note is None else note)
 
 if P["static"]:
     answer["static_url"] = address_of(P["static"])
@@ -137,3 +151,4 @@ with open(temporary, "w") as file:
     json.dump(answer, file)
 os.replace(temporary, P["answer"])
 print(json.dumps(answer))
+leave()

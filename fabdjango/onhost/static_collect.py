@@ -1,13 +1,19 @@
 """Collectstatic, in a process of its own if there is a processor for it; a part, not a program."""
 
 import atexit
+import glob
+import importlib.machinery
+import importlib.util
 import io
 import os
 import signal
+import subprocess
 import sys
 import traceback
 
 SIGKILL_WITH_PARENT = 1  # PR_SET_PDEATHSIG, from linux/prctl.h
+# The folders of gunicorn that every start of it loads modules of.
+SERVER = ("", "app", "http", "workers")
 
 
 class Collecting:
@@ -39,7 +45,7 @@ class Collecting:
         try:
             end_with_parent()
             os.dup2(self.said, 1)
-            os.write(self.answer, work().encode(errors="backslashreplace"))
+            os.write(self.answer, b"done:" + work().encode(errors="backslashreplace"))
         except SystemExit:
             pass
         except BaseException:
@@ -48,6 +54,32 @@ class Collecting:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(0)
+
+    def meanwhile(self):
+        """
+        Do what the next steps would wait for, until the other process is done.
+
+        What was installed and exported goes to the disk, and the server gets its bytecode: in a new virtualenv it has none.
+        """
+        where = os.path.dirname(PARAMETERS["answer"])  # noqa: F821 - set by the line before
+        no = subprocess.DEVNULL
+        try:
+            subprocess.Popen(["sync", "-f", "--", where], stdin=no, stdout=no, stderr=no)
+        except OSError:
+            pass
+        found = importlib.util.find_spec("gunicorn")
+        for root in found.submodule_search_locations if found else ():
+            for name in SERVER:
+                for path in sorted(glob.glob(os.path.join(glob.escape(os.path.join(root, name)), "*.py"))):
+                    if not self._works():
+                        return
+                    compile_once(path)
+
+    def _works(self):
+        try:
+            return os.waitid(os.P_PID, self.process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except OSError:
+            return False
 
     def finish(self):
         """Wait for its end, say what it has said, and give its line; what went wrong there ends this process too."""
@@ -61,8 +93,8 @@ class Collecting:
             output.write(all_of(self.said))
         if os.WIFSIGNALED(how):
             fail("collectstatic was ended by signal %d" % os.WTERMSIG(how), "is there memory for it? free -m")
-        answer = all_of(self.answer).decode()
-        if not answer:
+        is_done, _, answer = all_of(self.answer).decode().partition(":")
+        if not is_done:
             sys.exit(1)
         return answer
 
@@ -74,6 +106,15 @@ class Collecting:
                 os.waitpid(self.process, 0)
             except OSError:
                 pass
+
+
+def compile_once(path):
+    """The bytecode of a module, where Python looks for it; that is made only if it is not there."""
+    try:
+        importlib.machinery.SourceFileLoader("it", path).get_code("it")
+    except (SyntaxError, ValueError, OSError):
+        # Whoever imports it will complain.
+        pass
 
 
 def end_with_parent():

@@ -79,6 +79,54 @@ def test_beside(site: Site) -> None:
     assert sources == [True, True]
 
 
+def test_meanwhile(site: Site) -> None:
+    """The server's modules get their bytecode; one that cannot have any is for its importer to complain of."""
+    waits = """
+import sys, time
+sys.dont_write_bytecode = False
+from django.core import management
+def _wait(*_, **__):
+    while not list(BASE_DIR.glob("gunicorn/app/__pycache__/wsgiapp.*.pyc")):
+        time.sleep(0.01)
+management.call_command = _wait
+"""
+    server = {"gunicorn/__init__.py": "", "gunicorn/app/base.py": "it's not Python", "gunicorn/app/wsgiapp.py": "1 / 0"}
+    release = made(site, BESIDE + waits, **server)
+    assert site.start(*release, None)["notes"] == [""]
+
+
+def test_an_application_that_looks_at_static_files(site: Site) -> None:
+    """It is imported while they come and go, and once more when they are all there."""
+    waits = """
+import time
+from django.core import management
+_real = management.call_command
+def _wait(*words, **more):
+    while not (BASE_DIR / "tried").exists():
+        time.sleep(0.01)
+    return _real(*words, **more)
+management.call_command = _wait
+"""
+    application = """
+from django.conf import settings
+with open(settings.BASE_DIR / "tried", "a") as file:
+    file.write("x")
+(settings.STATIC_ROOT / "app.js").stat()
+application = "it"
+"""
+    release = made(site, BESIDE + waits, **{"blog/wsgi.py": application})
+    site.start(*release, None, app="blog.wsgi")
+    assert (release[0] / "tried").read_text() == "xx"
+
+
+def test_the_project_is_told_of_the_end(site: Site) -> None:
+    """What it has registered for the end of the process."""
+    told = 'import atexit\natexit.register(lambda: (BASE_DIR / "ended").write_text("well"))\n'
+    release = made(site, told)
+    site.start(*release, None)
+    assert (release[0] / "ended").read_text() == "well"
+
+
 @pytest.mark.parametrize("why", ALONE)
 def test_alone(site: Site, why: str) -> None:
     """Where a copy of the process may fail, or would be seen outside of the release, the checks come first."""

@@ -82,14 +82,13 @@ class Site:
 
     def begin(self, release: Path, commit: str, outgoing: Path | None, **more: object) -> subprocess.Popen[str]:
         """Begin to start Django there."""
-        parameters = {"check": "never", "plan": False, "static": "", **more}
+        parameters = {"check": "never", "plan": False, "app": "", "static": "", **more}
         return begin(
             "django_start",
             release,
             {"PATH": os.environ["PATH"], "DJANGO_SETTINGS_MODULE": "blog.settings", "PYTHONDONTWRITEBYTECODE": "1"},
             deploy=False,
             collectstatic="auto",
-            app="",
             mirror=str(self.path / "repo.git"),
             commit=commit,
             outgoing=str(outgoing or ""),

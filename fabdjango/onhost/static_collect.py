@@ -7,7 +7,6 @@ import importlib.util
 import io
 import os
 import signal
-import subprocess
 import sys
 import traceback
 
@@ -56,17 +55,7 @@ class Collecting:
             os._exit(0)
 
     def meanwhile(self):
-        """
-        Do what the next steps would wait for, until the other process is done.
-
-        What was installed and exported goes to the disk, and the server gets its bytecode: in a new virtualenv it has none.
-        """
-        where = os.path.dirname(PARAMETERS["answer"])  # noqa: F821 - set by the line before
-        no = subprocess.DEVNULL
-        try:
-            subprocess.Popen(["sync", "-f", "--", where], stdin=no, stdout=no, stderr=no)
-        except OSError:
-            pass
+        """Make the bytecode of the server's modules, which a new virtualenv lacks, until the other process is done."""
         found = importlib.util.find_spec("gunicorn")
         for root in found.submodule_search_locations if found else ():
             for name in SERVER:

@@ -142,7 +142,7 @@ if P["collectstatic"] != "never":
         answer["notes"].append(collect(release, static_root, sources) if note is None else note)
 
 if P["static"]:
-    answer["static_url"] = address_of(P["static"])
+    answer["static_url"] = address_of(P["static"], bool(sources))
 
 hosts = [host.lstrip(".") for host in settings.ALLOWED_HOSTS if "*" not in host]
 answer["host"] = hosts[0] if hosts else "localhost"

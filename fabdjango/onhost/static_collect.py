@@ -143,14 +143,14 @@ def collect(release, root, sources):
     return said.replace("'%s'" % root, "STATIC_ROOT")
 
 
-def address_of(wanted):
-    """The address of a static file."""
+def address_of(wanted, is_late):
+    """The address of a static file; with ``is_late`` the manifest was made after this process had looked for one."""
     try:
         from django.contrib.staticfiles.storage import staticfiles_storage
         from django.templatetags.static import static
 
-        if hasattr(staticfiles_storage, "load_manifest"):
-            # It was read before there was one. Django 4 gives its hash as well.
+        if is_late and hasattr(staticfiles_storage, "load_manifest"):
+            # Django 4 gives its hash as well.
             read = staticfiles_storage.load_manifest()
             staticfiles_storage.hashed_files = read[0] if isinstance(read, tuple) else read
         return static(wanted)

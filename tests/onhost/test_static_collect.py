@@ -197,3 +197,10 @@ def test_the_address_of_a_file_that_was_taken_over(site: Site) -> None:
     again = site.start(*second, first[0], static="app.js")
     assert "as in 1-" in again["notes"][0]
     assert again["static_url"] == answer["static_url"] == "/static/app.c4ca4238a0b9.js"
+
+
+def test_the_address_of_a_file_without_the_app(site: Site) -> None:
+    """Django then asks no storage; one that cannot even be made is none of its business."""
+    without = 'INSTALLED_APPS = ["posts"]\nSTORAGES = {"staticfiles": {"BACKEND": "posts.nowhere.It"}}\n'
+    release = made(site, without)
+    assert site.start(*release, None, static="app.js")["static_url"] == "/static/app.js"

@@ -23,7 +23,7 @@ import signal
 import subprocess
 import time
 import uuid
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +46,7 @@ from tests.machine_image import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = [
     "DEBIAN_PACKAGES",
@@ -56,6 +56,7 @@ __all__ = [
     "down",
     "last_removal",
     "missing_tools",
+    "network",
     "running",
     "up",
 ]
@@ -353,6 +354,18 @@ def down(machines: Iterable[Machine] | None = None) -> None:
             _remove(name)
         if not _names():
             _network_down()
+
+
+@contextmanager
+def network() -> Iterator[None]:
+    """
+    Have GATEWAY as an address of this machine, whether or not there is a host; in the block nobody takes it away.
+
+    What listens there by the end of the block goes on when the address goes and comes again.
+    """
+    with locked(LOCK):
+        _network_up()
+        yield
 
 
 def last_removal() -> float:

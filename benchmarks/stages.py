@@ -81,10 +81,10 @@ class Theatre:
     _stages: int = 0
 
     def chain(self, size: Size) -> Chain:
-        """Give the commits of a project of this size; wants a host to be there, since git is served on their bridge."""
+        """Give the commits of a project of this size."""
         if self._daemon is None:
             (self.folder / "git").mkdir()
-            self._daemon = self._open.enter_context(serve_git(self.folder / "git", machines.GATEWAY))
+            self._daemon = self._open.enter_context(serve_git(self.folder / "git"))
         if size not in self._chains:
             self._chains[size] = Chain(self._daemon.repository(f"shop-{len(self._chains)}"), size)
         return self._chains[size]

@@ -6,7 +6,6 @@ On a machine that cannot boot hosts the folder is skipped with the reason; FABDJ
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,12 +98,8 @@ def _booted(suite: str, variant: str, prefix: str) -> Iterator[Machine]:
 @pytest.fixture(scope="session")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A git server on the operator's side that every host reaches."""
-    with contextlib.ExitStack() as stack:
-        # The last host of another run, or of a test beside us, may be thrown away at this very moment.
-        with machines.network():
-            daemon = stack.enter_context(serve_git(tmp_path_factory.mktemp("repositories"), machines.GATEWAY))
+    with serve_git(tmp_path_factory.mktemp("repositories")) as daemon:
         yield daemon
-    machines.down([])
 
 
 @pytest.fixture(scope="session")

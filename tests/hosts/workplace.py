@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demo import commits
+from tests import machines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -217,21 +218,30 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def serve_git(folder: Path, address: str) -> Iterator[Daemon]:
-    """Run `git daemon` on one address of this machine, on a free port, until the block ends."""
-    with socket.socket() as free:
-        free.bind((address, 0))
-        port = free.getsockname()[1]
-    where = (f"--listen={address}", f"--port={port}", f"--base-path={folder}")
-    # The program itself, not git: a signal to git would leave its child behind.
-    program = Path(_git("--exec-path").strip(), "git-daemon")
-    process = subprocess.Popen([program, *where, "--export-all", "--reuseaddr", folder], stderr=subprocess.DEVNULL)
+def serve_git(folder: Path) -> Iterator[Daemon]:
+    """Run `git daemon` where every host reaches it, on a free port, until the block ends; hosts may come and go meanwhile."""
+    address = machines.GATEWAY
+    process = None
     try:
-        wait_for(lambda: _listens(address, port), 10)
+        # The last host of another run, or of a test beside us, may be thrown away at this very moment.
+        with machines.network():
+            with socket.socket() as free:
+                free.bind((address, 0))
+                port = free.getsockname()[1]
+            where = (f"--listen={address}", f"--port={port}", f"--base-path={folder}")
+            # The program itself, not git: a signal to git would leave its child behind.
+            program = Path(_git("--exec-path").strip(), "git-daemon")
+            process = subprocess.Popen(
+                [program, *where, "--export-all", "--reuseaddr", folder], stderr=subprocess.DEVNULL
+            )
+            wait_for(lambda: _listens(address, port), 10)
         yield Daemon(folder, f"git://{address}:{port}")
     finally:
-        process.terminate()
-        process.wait(10)
+        if process:
+            process.terminate()
+            process.wait(10)
+        # The address goes too if nobody else needs it.
+        machines.down([])
 
 
 def _git(*words: str | Path) -> str:
